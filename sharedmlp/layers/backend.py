@@ -1,0 +1,107 @@
+"""The three backends of a pointwise layer, each described once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharedmlp.layers.layout import ChannelsFirst, ChannelsLast, Layout
+
+
+class ChannelsFirstLayerNorm(nn.LayerNorm):
+    """Layer norm over dimension 1: each position is normalised over its channels.
+
+    ``nn.GroupNorm(1, C)`` is not the same: it also averages over the positions.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises ``(B, C, ...)`` over C."""
+        variance, mean = torch.var_mean(input, dim=1, correction=0, keepdim=True)
+        y = (input - mean) * torch.rsqrt(variance + self.eps)
+        if self.elementwise_affine:
+            shape = (1, -1, *[1] * (input.ndim - 2))
+            y = y * self.weight.view(shape)
+            if self.bias is not None:
+                y = y + self.bias.view(shape)
+        return y
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to write a pointwise layer.
+
+    Attributes:
+        name: The value of the ``backend`` argument.
+        layout: The layout in which its modules work.
+        linear: Makes the pointwise linear map from (in_channels, out_channels, bias).
+        norms: The value of the ``norm`` argument -> the module class, called with the channels.
+    """
+
+    name: str
+    layout: Layout
+    linear: Callable[[int, int, bool], nn.Module]
+    norms: dict[str, Callable[..., nn.Module]]
+
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        Backend(
+            name="linear",
+            layout=ChannelsLast("BNC"),
+            linear=lambda i, o, bias: nn.Linear(i, o, bias=bias),
+            norms={"batch": nn.BatchNorm1d, "layer": nn.LayerNorm},
+        ),
+        Backend(
+            name="conv1d",
+            layout=ChannelsFirst("BCN", spatial_dims=1),
+            linear=lambda i, o, bias: nn.Conv1d(i, o, kernel_size=1, bias=bias),
+            norms={"batch": nn.BatchNorm1d, "layer": ChannelsFirstLayerNorm},
+        ),
+        Backend(
+            name="conv2d",
+            layout=ChannelsFirst("BCHW", spatial_dims=2),
+            linear=lambda i, o, bias: nn.Conv2d(i, o, kernel_size=1, bias=bias),
+            norms={"batch": nn.BatchNorm2d, "layer": ChannelsFirstLayerNorm},
+        ),
+    )
+}
+
+
+def get_backend(name: str) -> Backend:
+    """Looks a backend up.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    return BACKENDS[name]
+
+
+def pointwise_linear(
+    backend: Backend, in_channels: int, out_channels: int, bias: bool
+) -> nn.Module:
+    """Makes a backend's linear map; it loads the weights of every other backend's."""
+    module = backend.linear(in_channels, out_channels, bias)
+    module.register_load_state_dict_pre_hook(_reshape_weight)  # type: ignore[no-untyped-call]
+    return module
+
+
+def _reshape_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Reshapes ``(O, I)``, ``(O, I, 1)`` and ``(O, I, 1, 1)`` into each other while loading.
+
+    Anything else is left alone, so that torch reports it as a size mismatch.
+    """
+    key = f"{prefix}weight"
+    weight, loaded = getattr(module, "weight"), state_dict.get(key)  # noqa: B009
+    if isinstance(loaded, Tensor) and _without_kernel(loaded.shape) == weight.shape[:2]:
+        state_dict[key] = loaded.reshape(weight.shape)
+
+
+def _without_kernel(shape: torch.Size) -> torch.Size | None:
+    return shape[:2] if len(shape) in (2, 3, 4) and all(s == 1 for s in shape[2:]) else None

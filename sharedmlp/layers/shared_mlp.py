@@ -1,0 +1,213 @@
+"""The shared MLP: one small fully connected network, applied at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from sharedmlp.layers.backend import Backend, get_backend, pointwise_linear
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+class PointwiseLayer(nn.Module):
+    """Pointwise linear map, norm, activation, dropout; works in its backend's native layout.
+
+    Attributes:
+        linear: ``nn.Linear``, ``nn.Conv1d`` or ``nn.Conv2d``; one name, so that the state-dict keys
+            are the same in every backend.
+        norm: The norm, or None.
+        activation: The activation, or None.
+        dropout: The dropout, or None.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm: str | None,
+        activation: str | None,
+        dropout: float,
+        bias: bool,
+        norm_kwargs: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.linear = pointwise_linear(backend, in_channels, out_channels, bias)
+        self.norm = backend.norms[norm](out_channels, **norm_kwargs) if norm else None
+        self.activation = ACTIVATIONS[activation]() if activation else None
+        self.dropout = nn.Dropout(dropout) if dropout else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layer to a tensor in the native layout."""
+        x = self.linear(x)
+        for module in (self.norm, self.activation, self.dropout):
+            if module is not None:
+                x = module(x)
+        return x
+
+
+class SharedMLP(nn.Module):
+    """A stack of pointwise layers: the same MLP at every position of a cloud, image or batch.
+
+    Each layer is linear -> norm -> activation -> dropout. The backends give the same outputs,
+    gradients and running statistics, have the same state-dict keys, load each other's checkpoints
+    and start from bit-identical weights under one seed. Dropout masks alone differ between
+    backends, as they are drawn in the order of the native layout.
+
+    Source: Qi et al. 2017, "PointNet", section 4.2 and appendix C; Lin et al. 2013, "Network in
+    Network", section 3.1, for the same thing on images.
+
+    Shape:
+        - ``channel_dim=-1``: ``(..., in_channels) -> (..., out_channels)`` with at least one
+          leading dimension, such as ``(N, C)``, ``(B, N, C)`` or ``(B, K, N, C)``.
+        - ``channel_dim=1``: ``(B, in_channels, ...) -> (B, out_channels, ...)``.
+
+        Zero positions are allowed outside training.
+
+    Args:
+        channels: Widths from the input to the output, such as ``[3, 64, 64]``.
+        backend: ``"linear"`` (``nn.Linear``), ``"conv1d"`` (``nn.Conv1d`` with kernel 1) or
+            ``"conv2d"`` (``nn.Conv2d`` 1x1).
+        norm: ``"batch"``, ``"layer"`` (over the channels of each position) or None.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"gelu"``, ``"silu"``, ``"tanh"`` or None.
+        dropout: Probability, one for all layers or one a layer.
+        bias: Whether the linear maps have a bias. None means: where no batch norm follows, which
+            would subtract it again.
+        plain_last: Leaves norm, activation and dropout out of the last layer, as for logits.
+        channel_dim: Where the channels of the input and the output are: -1 or 1.
+        norm_kwargs: Further arguments of the norm modules, such as ``{"momentum": 0.01}``.
+
+    Raises:
+        ValueError: If an argument, or the shape of an input, is not one of the above.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        backend: str = "linear",
+        norm: str | None = "batch",
+        activation: str | None = "relu",
+        dropout: float | Sequence[float] = 0.0,
+        bias: bool | None = None,
+        plain_last: bool = False,
+        channel_dim: int = -1,
+        norm_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = _check_channels(channels)
+        self.channel_dim = channel_dim
+        self.backend = backend
+        self._layout = get_backend(backend).layout
+        norms = get_backend(backend).norms
+        if norm is not None and norm not in norms:
+            raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(norms)} or None")
+        if activation is not None and activation not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)} or None"
+            )
+        if channel_dim not in (-1, 1):
+            raise ValueError(
+                f"channel_dim is -1 for (..., C) or 1 for (B, C, ...), got {channel_dim!r}"
+            )
+        num_layers = len(self.channels) - 1
+        dropouts = _check_dropout(dropout, num_layers)
+        layers = []
+        for i in range(num_layers):
+            plain = plain_last and i == num_layers - 1
+            layer_norm = None if plain else norm
+            layers.append(
+                PointwiseLayer(
+                    get_backend(backend),
+                    self.channels[i],
+                    self.channels[i + 1],
+                    norm=layer_norm,
+                    activation=None if plain else activation,
+                    dropout=0.0 if plain else dropouts[i],
+                    bias=layer_norm != "batch" if bias is None else bias,
+                    norm_kwargs=norm_kwargs or {},
+                )
+            )
+        self.layers = nn.ModuleList(layers)
+        self._has_batch_norm = any(layer.norm is not None for layer in layers) and norm == "batch"
+
+    @property
+    def in_channels(self) -> int:
+        """Width of the input."""
+        return self.channels[0]
+
+    @property
+    def out_channels(self) -> int:
+        """Width of the output."""
+        return self.channels[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the MLP at every position; see the class for the shapes."""
+        positions = self._check_input(x)
+        if x.numel() == 0:  # a convolution refuses an axis of size zero
+            shape = [*positions, self.out_channels]
+            return x.new_zeros(shape).movedim(-1, self.channel_dim)
+        y = self._layout.enter(x, self.channel_dim)
+        for layer in self.layers:
+            y = layer(y)
+        return self._layout.leave(y, positions, self.channel_dim)
+
+    def extra_repr(self) -> str:
+        """The arguments that the submodules do not show."""
+        return f"{list(self.channels)}, backend={self.backend!r}, channel_dim={self.channel_dim}"
+
+    def _check_input(self, x: Tensor) -> tuple[int, ...]:
+        """Returns the sizes of ``x`` without its channels, or says what is wrong with them."""
+        where = "(..., {c})" if self.channel_dim == -1 else "(B, {c}, ...)"
+        expected = f"{type(self).__name__} expected {where.format(c=self.in_channels)}"
+        shape = tuple(x.shape)
+        if x.ndim < 2:
+            raise ValueError(
+                f"{expected} with at least two dimensions, got {shape}: add a dimension for the "
+                "points with x.unsqueeze(0)"
+            )
+        dim = self.channel_dim % x.ndim
+        if shape[dim] != self.in_channels:
+            other = 1 if self.channel_dim == -1 else -1
+            hint = f"make the first of channels {shape[dim]}, or move the channels to their place"
+            if x.ndim > 2 and shape[other] == self.in_channels:
+                hint = f"make the layer with channel_dim={other}, or pass x.movedim({other}, {dim})"
+            raise ValueError(f"{expected}, got {shape}: {hint}")
+        positions = (*shape[:dim], *shape[dim + 1 :])
+        if self.training and self._has_batch_norm and prod(positions) < 2:
+            raise ValueError(
+                f"{type(self).__name__} in training mode needs at least two positions for batch "
+                f"norm, got {shape}: use a larger batch, call eval(), or choose another norm"
+            )
+        return positions
+
+
+def _check_channels(channels: Sequence[int]) -> tuple[int, ...]:
+    widths = tuple(channels)
+    if len(widths) < 2 or any(not isinstance(c, int) or c < 1 for c in widths):
+        raise ValueError(
+            "channels are at least two positive integers from input to output width, such as "
+            f"[3, 64, 64], got {list(widths)}"
+        )
+    return widths
+
+
+def _check_dropout(dropout: float | Sequence[float], num_layers: int) -> tuple[float, ...]:
+    rates = (dropout,) * num_layers if isinstance(dropout, (int, float)) else tuple(dropout)
+    if len(rates) != num_layers or any(not 0 <= rate < 1 for rate in rates):
+        raise ValueError(
+            f"dropout is one probability in [0, 1) or one for each of the {num_layers} layers, "
+            f"got {dropout!r}"
+        )
+    return rates

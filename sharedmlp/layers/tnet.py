@@ -1,0 +1,61 @@
+"""The T-Net: a small PointNet that predicts a transform of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sharedmlp.layers.max_pool import SharedMLPMaxPool
+from sharedmlp.layers.shared_mlp import SharedMLP
+
+
+class TNet(nn.Module):
+    """Predicts a ``dim x dim`` matrix a cloud, starting at the identity.
+
+    Source: Qi et al. 2017, "PointNet", section 4.2 and appendix C: a shared MLP 64-128-1024, the
+    max over the points, fully connected layers 512 and 256, all with batch norm and ReLU, then
+    the matrix. Deviation: linear maps have no bias in front of a batch norm, which would
+    subtract it again.
+
+    Shape:
+        ``(B, N, dim) -> (B, dim, dim)``; apply it as ``points @ transform``.
+
+    Args:
+        dim: Size of the transform and width of the input.
+        backend: The backend of the shared MLP.
+        channels: Widths of the shared MLP.
+        hidden_channels: Widths of the fully connected layers.
+
+    Raises:
+        ValueError: If an argument or an input has the wrong shape, or a batch of one cloud comes in
+            training mode (batch norm over one cloud is undefined).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        backend: str = "linear",
+        channels: Sequence[int] = (64, 128, 1024),
+        hidden_channels: Sequence[int] = (512, 256),
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.pool = SharedMLPMaxPool([dim, *channels], backend=backend)
+        # Fully connected over the global feature: its positions are the clouds of the batch.
+        self.head = SharedMLP([channels[-1], *hidden_channels, dim * dim], plain_last=True)
+        last = self.head.layers[-1].get_submodule("linear")
+        with torch.no_grad():
+            last.get_parameter("weight").zero_()
+            last.get_parameter("bias").copy_(torch.eye(dim).flatten())
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Predicts the transforms of a batch of clouds."""
+        if points.ndim != 3:
+            raise ValueError(
+                f"TNet expected (B, N, {self.dim}), got {tuple(points.shape)}: add a batch "
+                "dimension with points.unsqueeze(0)"
+            )
+        return self.head(self.pool(points)).unflatten(-1, (self.dim, self.dim))  # type: ignore[no-any-return]
