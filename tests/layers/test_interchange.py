@@ -136,6 +136,17 @@ def test_winners_are_the_argmax(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", SHAPES)
+def test_the_max_without_gradients_is_the_same(backend, layout):
+    channel_dim, shape = SHAPES[layout]
+    pool = SharedMLPMaxPool([3, 6, 9], backend=backend, channel_dim=channel_dim).double().eval()
+    x = torch.randn(shape, dtype=torch.float64)
+    expected = pool(x)
+    with torch.no_grad():
+        assert_close(pool(x), expected.detach())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_copy_between_stacks_of_one_backend(backend):
     first = SharedMLP([3, 6], backend=backend, norm=None)
     second = SharedMLP([6, 5], backend=backend, norm=None)
