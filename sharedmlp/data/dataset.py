@@ -1,0 +1,113 @@
+"""The data set: a view of a pool that draws the points of each cloud."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sharedmlp.data.pool import PointPool
+
+T = TypeVar("T")
+
+
+def identity_collate(batch: T) -> T:
+    """Hand on what the data set has batched already; for `DataLoader(collate_fn=...)`."""
+    return batch
+
+
+class PointCloudDataset(Dataset[dict[str, Tensor]]):
+    """Clouds of `num_points` points, drawn from a pool.
+
+    An item is a dict of `points` (N, C) float32, `label` () int64 and `index` () int64, the
+    cloud's position in the pool. A `DataLoader` asks for a whole batch at once
+    (`__getitems__`) and gets it batched, by one read; it therefore needs
+    `collate_fn=identity_collate`.
+
+    Args:
+        pool: where the points come from.
+        num_points: points of a cloud, N; at most what the pool has.
+        indices: the positions in the pool that belong to this data set; all where None.
+        resample: True draws the points of each access anew, without replacement, as a function
+            of the seed, the epoch (`set_epoch`) and the cloud alone: whatever the batch or the
+            worker process. False takes the same random subset always.
+        seed: seeds the draws.
+
+    Raises:
+        ValueError: where `num_points` or an index does not fit the pool.
+    """
+
+    def __init__(
+        self,
+        pool: PointPool,
+        *,
+        num_points: int,
+        indices: ArrayLike | None = None,
+        resample: bool,
+        seed: int = 0,
+    ) -> None:
+        pool_size = pool.points.shape[1]
+        if not 1 <= num_points <= pool_size:
+            raise ValueError(
+                f"expected num_points from 1 to {pool_size}, the points of a cloud in the pool, "
+                f"got {num_points}; for more, prepare the meshes with a larger pool_size"
+            )
+        chosen = np.arange(len(pool)) if indices is None else np.array(indices, dtype=np.int64)
+        if chosen.ndim != 1 or (
+            len(chosen) and not (chosen.min() >= 0 and chosen.max() < len(pool))
+        ):
+            raise ValueError(
+                f"expected a list of indices from 0 to {len(pool) - 1}, the clouds of the pool, "
+                f"got shape {chosen.shape} with {chosen.tolist()[:5]}"
+            )
+        self.pool = pool
+        self.num_points = num_points
+        self.indices = chosen
+        self.resample = resample
+        self.seed = seed
+        # Not the first N: nothing says that their order is random.
+        rng = np.random.default_rng(_entropy(seed))
+        self._columns = np.sort(rng.choice(pool_size, num_points, replace=False))
+        # In shared memory, so that worker processes that live on see the next epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose draws `resample` makes; to be called before it is iterated."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One item, from -len(self) to len(self) - 1."""
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The items as one batch: `points` (B, N, C), `label` (B,), `index` (B,)."""
+        rows = self.indices[np.asarray(indices, dtype=np.int64)]
+        if self.resample and self.num_points < self.pool.points.shape[1]:
+            points = self.pool.points[rows[:, None], self._draw(rows)]
+        else:
+            points = self.pool.points[rows[:, None], self._columns]
+        return {
+            # np.array: a copy in memory, also where the pool is memory-mapped and read-only.
+            "points": torch.from_numpy(np.array(points)),
+            "label": torch.from_numpy(self.pool.labels[rows]),
+            "index": torch.from_numpy(rows),
+        }
+
+    def _draw(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        epoch, pool_size = int(self._epoch), self.pool.points.shape[1]
+        draws = np.empty((len(rows), self.num_points), dtype=np.int64)
+        for draw, row in zip(draws, rows, strict=True):
+            rng = np.random.default_rng(_entropy(self.seed, epoch, int(row)))
+            draw[:] = rng.choice(pool_size, self.num_points, replace=False, shuffle=False)
+        return draws
+
+
+def _entropy(*values: int) -> list[int]:
+    # SeedSequence takes no negative numbers, and a seed may be one.
+    return [value % 2**64 for value in values]

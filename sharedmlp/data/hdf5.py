@@ -1,0 +1,129 @@
+"""The HDF5 layout in which the sampled ModelNet40 is passed on (`modelnet40_ply_hdf5_2048`).
+
+<root>/shape_names.txt     one class name a line, in the order of the labels
+<root>/train_files.txt     one HDF5 file a line; of a path only the last part counts
+<root>/test_files.txt
+<root>/ply_data_train0.h5  `data` (n, P, 3) float, `label` (n, 1) or (n,) integer
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedmlp.data.pool import PointPool
+
+if TYPE_CHECKING:
+    import h5py
+
+_LAYOUT = "expected shape_names.txt, {train,test}_files.txt and the HDF5 files that they name"
+
+
+def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
+    """The class names of an HDF5 set, in the order of its labels.
+
+    Raises:
+        FileNotFoundError: where `shape_names.txt` is missing.
+        ValueError: where it is empty.
+    """
+    return tuple(_read_lines(Path(root) / "shape_names.txt"))
+
+
+def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
+    """Read all clouds of a split into memory.
+
+    The points are taken as they are: the sets that people pass on are normalised already. Which
+    axis is up differs between them.
+
+    Args:
+        root: the folder with `shape_names.txt`.
+        split: "train" or "test".
+
+    Returns:
+        A pool of (n, P, 3) points; a cloud's name is its file and row, `ply_data_test0.h5:17`.
+
+    Raises:
+        FileNotFoundError: where a file of the layout is missing.
+        ValueError: where a file is no HDF5 file, a shape, a dtype or a label is not what the
+            layout says, or a coordinate is not finite.
+        ImportError: where h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError("Reading HDF5 needs h5py: pip install 'sharedmlp[hdf5]'") from error
+
+    if split not in ("train", "test"):
+        raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
+    root = Path(root)
+    class_names = read_hdf5_class_names(root)
+    # The lists name paths of the machine that wrote them; the files stand beside the lists.
+    files = [root / Path(line).name for line in _read_lines(root / f"{split}_files.txt")]
+    clouds: list[NDArray[np.float32]] = []
+    labels: list[NDArray[np.int64]] = []
+    names: list[str] = []
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: named by {split}_files.txt but missing; {_LAYOUT}")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise ValueError(f"{path}: no readable HDF5 file ({error})") from error
+        with file:
+            points, classes = _read_arrays(path, file)
+        if clouds and points.shape[1:] != clouds[0].shape[1:]:
+            raise ValueError(
+                f"{path}: clouds of shape {points.shape[1:]} where {files[0].name} has "
+                f"{clouds[0].shape[1:]}"
+            )
+        if len(classes) and not (classes.min() >= 0 and classes.max() < len(class_names)):
+            raise ValueError(
+                f"{path}: labels from {classes.min()} to {classes.max()} where shape_names.txt "
+                f"has {len(class_names)} classes, 0 to {len(class_names) - 1}"
+            )
+        clouds.append(points)
+        labels.append(classes)
+        names += [f"{path.name}:{row}" for row in range(len(points))]
+    return PointPool(np.concatenate(clouds), np.concatenate(labels), tuple(names), class_names)
+
+
+def _read_arrays(path: Path, file: h5py.File) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    missing = [key for key in ("data", "label") if key not in file]
+    if missing:
+        raise ValueError(f"{path}: no dataset {missing}; expected 'data' and 'label'")
+    data, label = file["data"], file["label"]
+    if data.ndim != 3 or data.shape[1] < 1 or data.shape[2] != 3 or data.dtype.kind != "f":
+        raise ValueError(
+            f"{path}: expected 'data' of shape (n, P, 3), floating point, got shape {data.shape} "
+            f"and dtype {data.dtype}"
+        )
+    rows = len(data)
+    if label.shape not in ((rows,), (rows, 1)) or label.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: expected 'label' of shape ({rows}, 1) or ({rows},), integer, got shape "
+            f"{label.shape} and dtype {label.dtype}"
+        )
+    try:
+        points = np.asarray(data[...], dtype=np.float32)
+        labels = np.asarray(label[...], dtype=np.int64).reshape(-1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    finite = np.isfinite(points).all(axis=(1, 2))
+    if not finite.all():
+        raise ValueError(
+            f"{path}: cloud {int(np.argmin(finite))} has a coordinate that is not finite"
+        )
+    return points, labels
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {_LAYOUT}")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f"{path} is empty; {_LAYOUT}")
+    return lines

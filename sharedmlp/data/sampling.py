@@ -1,0 +1,91 @@
+"""From a mesh to points: area-weighted sampling and normalisation. NumPy only, no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import trimesh
+
+
+def sample_points(
+    mesh: trimesh.Trimesh,
+    num_points: int,
+    *,
+    seed: int | np.random.Generator,
+    normals: bool = False,
+) -> NDArray[np.float32]:
+    """Draw points from the surface of a mesh, uniformly by area.
+
+    Args:
+        mesh: the mesh, with positive area.
+        num_points: how many points to draw, N.
+        seed: a number, or a generator that is advanced; there is no unseeded way.
+        normals: whether to append the unit normal of the face that each point lies on. It points
+            to the side from which the face's corners run counter-clockwise.
+
+    Returns:
+        (N, 3) or, with normals, (N, 6): x, y, z in the mesh's own units, nx, ny, nz.
+
+    Raises:
+        ValueError: where `num_points` is less than 1.
+    """
+    return draw_surface(mesh, num_points, seed=seed, normals=normals).astype(np.float32)
+
+
+def draw_surface(
+    mesh: trimesh.Trimesh,
+    num_points: int,
+    *,
+    seed: int | np.random.Generator,
+    normals: bool = False,
+) -> NDArray[np.float64]:
+    """As `sample_points`, in float64: a mesh far from the origin keeps its detail."""
+    from trimesh.sample import sample_surface
+
+    if num_points < 1:
+        raise ValueError(f"num_points has to be 1 or more, got {num_points}")
+    # With an explicit generator: without, trimesh draws from one of its own, which no seed
+    # reaches and which forked workers repeat.
+    points, faces = sample_surface(mesh, num_points, seed=np.random.default_rng(seed))
+    points = np.asarray(points, dtype=np.float64)
+    if not normals:
+        return points
+    # Not mesh.face_normals: those are zero for the small faces that trimesh takes for degenerate.
+    corners = np.asarray(mesh.vertices)[np.asarray(mesh.faces)[faces]]
+    directions = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.concatenate([points, directions / np.where(lengths > 0, lengths, 1)], axis=1)
+
+
+def normalize_points(points: ArrayLike) -> NDArray[np.float32]:
+    """Centre clouds on their mean and scale them into the unit sphere.
+
+    Args:
+        points: (..., N, C) with x, y, z first, C at least 3, N at least 1; every cloud is
+            normalised on its own. Left as it is.
+
+    Returns:
+        The same shape: x, y, z with zero mean and the farthest point at distance 1, or all zero
+        where all points of a cloud are equal. Further columns are untouched.
+
+    Raises:
+        ValueError: where the shape is another one or a coordinate is not finite.
+    """
+    points = np.asarray(points)
+    if points.ndim < 2 or points.shape[-1] < 3 or points.shape[-2] < 1:
+        raise ValueError(f"expected points of shape (..., N, 3 or more), got {points.shape}")
+    xyz = points[..., :3].astype(np.float64)
+    if not np.isfinite(xyz).all():
+        raise ValueError("expected finite coordinates, got NaN or infinity")
+    # The first point goes first: the mean of equal numbers may differ from them by rounding,
+    # which the scale would blow up to a cloud of size 1.
+    xyz -= xyz[..., :1, :].copy()
+    xyz -= xyz.mean(axis=-2, keepdims=True)
+    radius = np.linalg.norm(xyz, axis=-1).max(axis=-1)[..., None, None]
+    result = points.astype(np.float32)
+    result[..., :3] = np.divide(xyz, radius, out=np.zeros_like(xyz), where=radius > 0)
+    return result

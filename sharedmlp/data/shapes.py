@@ -1,0 +1,128 @@
+"""Generated meshes as a data set that needs no download: OFF files in ModelNet's layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sharedmlp.data.shape_classes import BUILDERS
+
+if TYPE_CHECKING:
+    import trimesh
+
+SHAPE_CLASSES: tuple[str, ...] = tuple(sorted(BUILDERS))
+
+_FORMAT = 1  # to be raised with every change of the shapes
+_MARKER = ".sharedmlp_shapes.json"
+
+
+def write_shapes(
+    root: str | Path, *, train_per_class: int = 60, test_per_class: int = 15, seed: int = 0
+) -> Path:
+    """Write the generated meshes, `<root>/<class>/{train,test}/<class>_0001.off`.
+
+    Within a class the proportions, the parts, the tessellation and the rotation about the up
+    axis (z) vary, now and then a part or some faces are missing, and the vertices carry a little
+    noise. A mesh depends on the seed and on its own name alone. The tree is built beside its
+    place and renamed, so it is there whole or not at all.
+
+    Args:
+        root: the folder to write: not there, empty, or written by this function before with the
+            same settings, in which case nothing is done.
+        train_per_class: training meshes of each class in `SHAPE_CLASSES`.
+        test_per_class: test meshes of each class.
+        seed: seeds the shapes.
+
+    Returns:
+        The root.
+
+    Raises:
+        FileExistsError: where the root holds anything else.
+        ValueError: where a count is less than 1.
+    """
+    if train_per_class < 1 or test_per_class < 1:
+        raise ValueError(
+            "expected 1 or more meshes of each class and split, got "
+            f"train_per_class={train_per_class} and test_per_class={test_per_class}"
+        )
+    root = Path(root)
+    counts = {"train": train_per_class, "test": test_per_class}
+    settings = {"format": _FORMAT, "seed": seed, **counts}
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        _check_written(root, settings)
+        return root
+
+    temporary = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
+    try:
+        for class_name in SHAPE_CLASSES:
+            for split, count in counts.items():
+                folder = temporary / class_name / split
+                folder.mkdir(parents=True)
+                # ModelNet numbers through: the test meshes follow the training meshes.
+                first = 1 if split == "train" else train_per_class + 1
+                for number in range(first, first + count):
+                    name = f"{class_name}_{number:04d}"
+                    # Enough digits for the noise, and a third less text than the default.
+                    _make_shape(class_name, seed, f"{split}/{name}").export(
+                        folder / f"{name}.off", digits=6
+                    )
+        (temporary / _MARKER).write_text(json.dumps(settings), encoding="utf-8")
+        if root.exists():
+            root.rmdir()  # empty, as seen above; a rename over it is not possible everywhere
+        try:
+            temporary.rename(root)
+        except OSError:
+            _check_written(root, settings)  # another process was first: its copy is as good
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return root
+
+
+def _check_written(root: Path, settings: dict[str, int]) -> None:
+    """Raise unless the root is a whole tree of these settings."""
+    remedy = "delete it or choose another folder"
+    marker = root / _MARKER
+    if not marker.is_file():
+        raise FileExistsError(f"{root} is there but holds no generated shapes; {remedy}")
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    if found != settings:
+        raise FileExistsError(f"{root} holds shapes made with {found}, not {settings}; {remedy}")
+    for class_name in SHAPE_CLASSES:
+        for split in ("train", "test"):
+            meshes = len(list((root / class_name / split).glob("*.off")))
+            if meshes != settings[split]:
+                raise FileExistsError(
+                    f"{root / class_name / split} holds {meshes} meshes where {settings[split]} "
+                    f"were written; {remedy}"
+                )
+
+
+def _make_shape(class_name: str, seed: int, name: str) -> trimesh.Trimesh:
+    """Build one mesh and disturb it."""
+    import trimesh
+
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+    parts = BUILDERS[class_name](rng)
+    finer = rng.random(len(parts)) < 0.3
+    mesh = trimesh.util.concatenate(
+        [part.subdivide() if fine else part for part, fine in zip(parts, finer, strict=True)]
+    )
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    if rng.random() < 0.3:  # holes
+        faces = faces[rng.random(len(faces)) > rng.uniform(0, 0.15)]
+    vertices = vertices * rng.uniform(0.85, 1.15, size=3)
+    size = np.linalg.norm(np.ptp(vertices, axis=0))
+    vertices = vertices + rng.normal(scale=rng.uniform(0, 0.006) * size, size=vertices.shape)
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    vertices[:, :2] = vertices[:, :2] @ turn
+    # Objects come in any unit.
+    return trimesh.Trimesh(vertices * 10 ** rng.uniform(-1, 2), faces, process=False)
