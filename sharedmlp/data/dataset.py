@@ -72,7 +72,8 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng(_entropy(seed))
         self._columns = np.sort(rng.choice(pool_size, num_points, replace=False))
         # In shared memory, so that worker processes that live on see the next epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose draws `resample` makes; to be called before it is iterated."""

@@ -78,7 +78,7 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
             scene = trimesh.load_scene(io.StringIO(checked.text), file_type="off", process=False)
         else:
             scene = trimesh.load_scene(path, process=False)
-        mesh = scene.to_mesh()
+        mesh: trimesh.Trimesh = scene.to_mesh()
     except OffError as error:
         raise MeshReadError(path, str(error)) from None
     except OSError as error:

@@ -215,7 +215,7 @@ def _sample_all(
     progress: bool,
 ) -> Iterator[Sampled]:
     """Sample all meshes in their order; raises at the end where the surroundings failed."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     transient: list[str] = []
     bar = tqdm(

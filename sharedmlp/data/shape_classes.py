@@ -24,8 +24,8 @@ def box(size: Sequence[float], center: Sequence[float]) -> trimesh.Trimesh:
     """An axis-aligned box."""
     from trimesh.creation import box as create_box
 
-    half = np.asarray(size) / 2
-    return create_box(bounds=[np.asarray(center) - half, np.asarray(center) + half])
+    mesh: trimesh.Trimesh = create_box(extents=size)
+    return move(mesh, *center)
 
 
 def rod(
@@ -34,14 +34,18 @@ def rod(
     """A cylinder between two points, of 5 to 16 sides."""
     from trimesh.creation import cylinder
 
-    return cylinder(radius=radius, segment=[start, end], sections=int(rng.integers(5, 17)))
+    sections = int(rng.integers(5, 17))
+    mesh: trimesh.Trimesh = cylinder(radius=radius, segment=[start, end], sections=sections)
+    return mesh
 
 
 def lathe(rng: np.random.Generator, profile: Sequence[Sequence[float]]) -> trimesh.Trimesh:
     """A profile of (radius, z) pairs turned about the up axis, of 8 to 32 sides."""
     from trimesh.creation import revolve
 
-    return revolve(np.asarray(profile, dtype=float), sections=int(rng.integers(8, 33)))
+    sections = int(rng.integers(8, 33))
+    mesh: trimesh.Trimesh = revolve(np.asarray(profile, dtype=float), sections=sections)
+    return mesh
 
 
 def ring(rng: np.random.Generator, radius: float, thickness: float) -> trimesh.Trimesh:
@@ -49,9 +53,20 @@ def ring(rng: np.random.Generator, radius: float, thickness: float) -> trimesh.T
     from trimesh.creation import torus
 
     sections = rng.integers([10, 5], [33, 13])
-    return torus(
-        radius, thickness, major_sections=int(sections[0]), minor_sections=int(sections[1])
-    )
+    mesh: trimesh.Trimesh = torus(radius, thickness, *map(int, sections))
+    return mesh
+
+
+def move(mesh: trimesh.Trimesh, x: float, y: float, z: float) -> trimesh.Trimesh:
+    """The same mesh, moved in place."""
+    mesh.apply_translation([x, y, z])
+    return mesh
+
+
+def stand(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The same mesh, turned in place about x by a quarter: what pointed to y points up."""
+    mesh.apply_transform(np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
+    return mesh
 
 
 def _legs(
@@ -60,7 +75,7 @@ def _legs(
     """Legs below a seat or board at `height`: square or round, upright or splayed."""
     thickness, splay = rng.uniform(0.02, 0.05), rng.choice([0.0, rng.uniform(0.02, 0.12)])
     if count == 4:
-        corners = [(x, y) for x in (-1, 1) for y in (-1, 1)]
+        corners = [(x, y) for x in (-1.0, 1.0) for y in (-1.0, 1.0)]
     else:
         angles = 2 * np.pi * np.arange(count) / count
         corners = [(float(np.cos(angle)), float(np.sin(angle))) for angle in angles]
@@ -87,11 +102,12 @@ def _pedestal(rng: np.random.Generator, radius: float, height: float) -> Parts:
 
 
 def _board(rng: np.random.Generator, width: float, depth: float, z: float) -> trimesh.Trimesh:
-    """A table top or a seat whose upper side is at z: square or round."""
+    """A table top or a seat whose upper side is at z: square, or round over the same corners."""
     thickness = rng.uniform(0.03, 0.09)
     if rng.random() < 0.35:
-        top = lathe(rng, [(0, z - thickness), (0.5, z - thickness), (0.5, z), (0, z)])
-        return top.apply_scale([width, depth, 1])
+        top = lathe(rng, [(0, z - thickness), (0.65, z - thickness), (0.65, z), (0, z)])
+        top.vertices[:, :2] *= (width, depth)
+        return top
     return box((width, depth, thickness), (0, 0, z - thickness / 2))
 
 
@@ -101,21 +117,18 @@ def airplane(rng: np.random.Generator) -> Parts:
     profile = [(0, -0.5), (0.5, -0.46), (1, -0.36), (1, 0.15), (0.3, 0.48), (0, 0.5)]
     fuselage = lathe(rng, [(radius * r, length * z) for r, z in profile])
     # The nose, at the lower end of the profile, goes to +x.
-    fuselage.apply_transform([[0, 0, -1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    fuselage.vertices = fuselage.vertices[:, [2, 1, 0]] * (-1, 1, 1)
     parts = [fuselage]
     span, sweep, height = rng.uniform(0.9, 1.7), rng.uniform(0, 0.5), rng.uniform(-0.06, 0.08)
     tail_span, tail_z = span * rng.uniform(0.25, 0.45), rng.choice([0.0, rng.uniform(0.15, 0.3)])
-    tail_x = -0.45 * length
+    tail_x, chord = -0.45 * length, rng.uniform(0.2, 0.35)
     for side in (-1, 1):
-        parts.append(_wing(rng.uniform(0.2, 0.35), span / 2 * side, sweep, (0.05, 0, height)))
+        parts.append(_wing(chord, span / 2 * side, sweep, (0.05, 0, height)))
         parts.append(_wing(0.14, tail_span / 2 * side, sweep / 2, (tail_x, 0, tail_z)))
-    fin = _wing(0.18, rng.uniform(0.2, 0.35), 0.12, (0, 0, 0))
-    # Turned about x by a quarter: the span points up.
-    parts.append(
-        fin.apply_transform([[1, 0, 0, tail_x], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-    )
+    fin = stand(_wing(0.18, rng.uniform(0.2, 0.35), 0.12, (0, 0, 0)))
+    parts.append(move(fin, tail_x, 0, 0))
     for offset in rng.choice([0.0, 0.25, 0.4], size=int(rng.integers(0, 3)), replace=False):
-        for side in {-1, 1} if offset else {1}:
+        for side in (-1, 1) if offset else (1,):
             y = side * offset * span
             x, z = 0.1 - abs(y) * sweep, height - (0.06 if offset else -0.15)
             parts.append(rod(rng, (x - 0.12, y, z), (x + 0.12, y, z), rng.uniform(0.03, 0.05)))
@@ -232,7 +245,7 @@ def dumbbell(rng: np.random.Generator) -> Parts:
     for side in (-1, 1):
         if balls:
             ball = icosphere(subdivisions=int(rng.integers(1, 3)), radius=radius)
-            parts.append(ball.apply_translation([side * bar / 2, 0, 0]))
+            parts.append(move(ball, side * bar / 2, 0, 0))
             continue
         for index in range(discs):
             x = side * (bar / 2 + 1.15 * thickness * index)
@@ -275,12 +288,12 @@ def lamp(rng: np.random.Generator) -> Parts:
     kind = rng.integers(3)
     if kind == 2:
         head = icosphere(subdivisions=int(rng.integers(1, 4)), radius=0.8 * shade)
-        parts.append(head.apply_translation([reach, 0, height]))
+        parts.append(move(head, reach, 0, height))
     else:
         upper = shade * (rng.uniform(0.3, 0.7) if kind == 0 else 1)
         tall = rng.uniform(0.2, 0.4)
         cone = lathe(rng, [(shade, height - tall / 2), (upper, height + tall / 2)])
-        parts.append(cone.apply_translation([reach, 0, 0]))
+        parts.append(move(cone, reach, 0, 0))
     return parts
 
 
@@ -292,10 +305,7 @@ def mug(rng: np.random.Generator) -> Parts:
     parts = [lathe(rng, [*profile, (0, wall)])]
     size = height * rng.uniform(0.22, 0.36)
     handle = ring(rng, size, rng.uniform(0.025, 0.06))
-    # Turned about x by a quarter: the ring stands upright.
-    handle.apply_transform(
-        [[1, 0, 0, (foot + radius) / 2], [0, 0, -1, 0], [0, 1, 0, height / 2], [0, 0, 0, 1]]
-    )
+    move(stand(handle), (foot + radius) / 2, 0, height / 2)
     if rng.random() < 0.9:
         parts.append(handle)
     return parts
@@ -318,7 +328,7 @@ def ring_shape(rng: np.random.Generator) -> Parts:
             parts.append(rod(rng, (-tip[0], -tip[1], 0), tip, 0.03))
     if rng.random() < 0.5:
         for part in parts:
-            part.apply_transform([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+            stand(part)
     return parts
 
 
@@ -331,7 +341,7 @@ def stool(rng: np.random.Generator) -> Parts:
     parts += _legs(rng, size, size, height, count=int(rng.integers(3, 5)))
     if rng.random() < 0.5:
         foot_ring = ring(rng, 0.45 * size, 0.015)
-        parts.append(foot_ring.apply_translation([0, 0, height * rng.uniform(0.25, 0.5)]))
+        parts.append(move(foot_ring, 0, 0, height * rng.uniform(0.25, 0.5)))
     return parts
 
 

@@ -115,6 +115,7 @@ def _make_shape(class_name: str, seed: int, name: str) -> trimesh.Trimesh:
     mesh = trimesh.util.concatenate(
         [part.subdivide() if fine else part for part, fine in zip(parts, finer, strict=True)]
     )
+    assert isinstance(mesh, trimesh.Trimesh)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     if rng.random() < 0.3:  # holes
         faces = faces[rng.random(len(faces)) > rng.uniform(0, 0.15)]
