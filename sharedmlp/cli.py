@@ -1,0 +1,243 @@
+"""The command line: ``sharedmlp fit | validate | test | predict | prepare``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from sharedmlp.data import prepare_mesh_tree
+from sharedmlp.train import ClassificationTask, EpochLog, PointCloudDataModule
+from sharedmlp.train.report import format_table, write_predictions, write_test_metrics
+from sharedmlp.viz import plot_confusion, save_figure
+
+# Lightning's remarks that a user can do nothing about, or that are wrong for clouds in memory.
+_NOISE = (
+    r".*LeafSpec.*",
+    r".*does not have many workers.*",
+    r".*LightningCLI's args parameter is intended to run from within Python.*",
+)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡 Tip:")
+
+
+class SharedMLPCLI(LightningCLI):
+    """Lightning's command line for a ``ClassificationTask`` on a ``PointCloudDataModule``.
+
+    Which value of a ``model`` argument counts, with ``--ckpt_path FILE``: one that was typed as
+    ``--model.NAME VALUE`` first, then the checkpoint's, then the config file's, then the default.
+    So a checkpoint is rebuilt as it was trained whichever config file describes the data, and
+    ``--model.backend conv2d`` does what it says.
+    """
+
+    model: ClassificationTask
+    datamodule: PointCloudDataModule
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's own, without the arguments that are decided here."""
+        subcommands = LightningCLI.subcommands()
+        subcommands["test"] |= {"verbose"}
+        subcommands["predict"] |= {"return_predictions"}
+        return subcommands
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the checkpoints, the test after a fit, and what the model learns from the data."""
+        # Two, because a ModelCheckpoint that monitors a metric writes its `save_last` only in
+        # epochs that are among the best.
+        for key, settings in {
+            "best_checkpoint": {
+                "filename": "best",
+                "monitor": "val/overall_accuracy",
+                "mode": "max",
+            },
+            "last_checkpoint": {"filename": "last"},
+        }.items():
+            parser.add_lightning_class_args(ModelCheckpoint, key)
+            common = {"enable_version_counter": False}
+            parser.set_defaults({f"{key}.{k}": v for k, v in {**settings, **common}.items()})
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="End `fit` with a test of the best checkpoint.",
+        )
+        for name in ("class_names", "in_channels"):
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses, and remembers which arguments of the model were typed."""
+        super().parse_arguments(parser, args)
+        given = sys.argv[1:] if args is None else args
+        typed = given if isinstance(given, list) else []
+        options = [arg.split("=")[0] for arg in typed if arg.startswith("--model")]
+        self._typed = [option[2:] for option in options]
+
+    def _parse_ckpt_path(self) -> None:
+        subcommand = self.config.subcommand
+        config = self.config[subcommand]
+        ckpt_path = config.get("ckpt_path")
+        if subcommand != "fit" and not (ckpt_path and Path(ckpt_path).is_file()):
+            self.parser.error(
+                f"`{subcommand}` needs --ckpt_path FILE, such as "
+                "runs/quickstart/version_0/checkpoints/best.ckpt, got "
+                f"{ckpt_path!r}, which is no file"
+            )
+        if ckpt_path and "model" in self._typed:
+            self.parser.error("with --ckpt_path, type single values as --model.NAME VALUE")
+        typed = {key: config[key] for key in self._typed if key in config}
+        super()._parse_ckpt_path()
+        for key, value in typed.items():
+            self.config[subcommand].update(value, key)
+
+    def after_instantiate_classes(self) -> None:
+        """Remembers whether anything is to be written at all."""
+        self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
+
+    def after_fit(self) -> None:
+        """Tests the best checkpoint where that was asked for, and says what was written."""
+        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        # None in a fast_dev_run, which writes no checkpoint and tests the network as it is.
+        best, last = (None, None) if self._dry else (c.best_model_path for c in callbacks[:2])
+        written: dict[str, Any] = {"best checkpoint": best, "last checkpoint": last}
+        if self.config.fit.test_after_fit:
+            self.trainer.test(
+                self.model,
+                datamodule=self.datamodule,
+                ckpt_path=best,
+                weights_only=True,
+                verbose=False,
+            )
+            written |= self._report_test(best)
+        self._print_paths(written)
+
+    def test(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Tests a checkpoint and says what came out and what was written."""
+        self.trainer.test(**kwargs, verbose=False)
+        ckpt_path = self.config.test.ckpt_path
+        self._print_paths({"checkpoint": ckpt_path, **self._report_test(ckpt_path)})
+
+    def predict(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Writes what a checkpoint says of each cloud of the test split."""
+        if self.trainer.world_size > 1:
+            raise ValueError("predict writes one file from one process: add --trainer.devices 1")
+        batches: list[Any] = self.trainer.predict(**kwargs, return_predictions=True) or []
+        if self._dry or not batches:
+            return
+        path = self._log_dir() / "predictions.csv"
+        names = self.datamodule.datasets["test"].pool.names
+        write_predictions(path, batches, names, self.model.class_names)
+        self._print_paths({"checkpoint": self.config.predict.ckpt_path, "predictions": path})
+
+    def _report_test(self, ckpt_path: str | None) -> dict[str, Path]:
+        """Prints the table of a test, writes the rest, and returns where it is."""
+        # Both talk to the other processes, so all of them come here.
+        confusion = self.model.test_confusion.compute().cpu()
+        log_dir = self._log_dir()
+        if not self.trainer.is_global_zero:
+            return {}
+        class_names = self.model.class_names
+        print(f"\n{format_table(confusion, class_names)}\n")
+        if self._dry:
+            return {}
+        metrics, picture = log_dir / "test_metrics.json", log_dir / "confusion_matrix.png"
+        write_test_metrics(metrics, confusion, class_names, ckpt_path)
+        save_figure(plot_confusion(confusion, class_names), picture)
+        return {"test metrics": metrics, "confusion matrix": picture}
+
+    def _log_dir(self) -> Path:
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+    def _print_paths(self, written: dict[str, Any]) -> None:
+        """Prints where things are; in a fast_dev_run there is nothing."""
+        history = self._log_dir() / "metrics.csv"
+        if self._dry or not self.trainer.is_global_zero:
+            return
+        if history.is_file():
+            written = {**written, "metrics": history}
+        width = max(map(len, written))
+        for name, path in written.items():
+            print(f"{name:<{width}}  {path}")
+
+
+def prepare(args: Sequence[str]) -> None:
+    """Checks and samples every mesh of a tree: ``sharedmlp prepare ROOT``.
+
+    Args:
+        args: The arguments behind ``prepare``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="sharedmlp prepare",
+        description="Check and sample the meshes of <root>/<class>/{train,test}/ into a cache. "
+        "Training does this too; here, bad files can be made fatal.",
+    )
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--pool_size", type=int, default=2048, help="points sampled from a mesh")
+    parser.add_argument("--normals", action="store_true", help="sample normals too")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_workers", type=int, help="processes; all cores by default")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a file is bad")
+    options = parser.parse_args(args)
+    failures: list[str] = []
+    for split in ("train", "test"):
+        with warnings.catch_warnings():
+            # Listed below, once.
+            warnings.filterwarnings("ignore", ".*cannot be used and are left out.*")
+            pool = prepare_mesh_tree(
+                options.root,
+                split,
+                pool_size=options.pool_size,
+                normals=options.normals,
+                seed=options.seed,
+                num_workers=options.num_workers,
+            )
+        print(f"{split}: {len(pool)} clouds in {len(pool.class_names)} classes")
+        failures += pool.failures
+    if failures:
+        print(f"{len(failures)} files could not be used:", *failures, sep="\n  ", file=sys.stderr)
+        if options.strict:
+            sys.exit(1)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        args: Arguments; those of the process where None.
+    """
+    given = sys.argv[1:] if args is None else args
+    if given[:1] == ["prepare"]:
+        prepare(given[1:])
+        return
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
+    SharedMLPCLI(
+        ClassificationTask,
+        PointCloudDataModule,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "callbacks": [EpochLog()],
+            "logger": {
+                "class_path": "pytorch_lightning.loggers.CSVLogger",
+                "init_args": {"save_dir": "runs", "name": ""},
+            },
+        },
+        parser_kwargs={
+            "description": "Train and test point cloud classifiers. `sharedmlp prepare ROOT` "
+            "checks and samples a tree of meshes."
+        },
+        args=args,
+    )

@@ -1,0 +1,19 @@
+"""Training on PointCloudDatasets with Lightning: the task, the data modules, the epoch log."""
+
+from sharedmlp.train.callbacks import EpochLog
+from sharedmlp.train.data import (
+    HDF5DataModule,
+    MeshTreeDataModule,
+    PointCloudDataModule,
+    ShapesDataModule,
+)
+from sharedmlp.train.task import ClassificationTask
+
+__all__ = [
+    "ClassificationTask",
+    "EpochLog",
+    "HDF5DataModule",
+    "MeshTreeDataModule",
+    "PointCloudDataModule",
+    "ShapesDataModule",
+]

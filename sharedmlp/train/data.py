@@ -1,0 +1,300 @@
+"""Data modules: which clouds are trained on, validated on and tested on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sharedmlp.data import (
+    SHAPE_CLASSES,
+    Compose,
+    PointCloudDataset,
+    PointPool,
+    RandomJitter,
+    RandomPointDropout,
+    RandomRotation,
+    RandomScale,
+    RandomTranslation,
+    find_class_names,
+    identity_collate,
+    prepare_mesh_tree,
+    read_hdf5,
+    read_hdf5_class_names,
+    stratified_split,
+    write_shapes,
+)
+from sharedmlp.train.sampler import EpochSampler
+from sharedmlp.train.seed import derive_seed, run_seed
+
+Batch = dict[str, Tensor]
+Split = Literal["train", "test"]
+
+
+class PointCloudDataModule(pl.LightningDataModule):
+    """What the data modules share; choose one of those that know where their clouds come from.
+
+    Validation clouds are carved out of the training split. The test split is opened by ``test``
+    and ``predict`` alone. Everything drawn depends on ``seed`` (which clouds validate, which points
+    evaluation sees) or on the seed of the run and the epoch (order, points and augmentations in
+    training), never on the number of workers or on an interruption.
+
+    Args:
+        num_points: Points in a cloud, at most the points that the data holds for one.
+        batch_size: Clouds in a batch, of one process.
+        val_fraction: Share of each class of the training split that validates, in (0, 1).
+        seed: Of the validation split and of the points that evaluation sees.
+        num_workers: Processes that load batches; 0 for the main process, which is fast enough for
+            clouds in memory.
+        rotate: Whether training turns a cloud about the up axis by any angle.
+        up_axis: The axis that points up in this data.
+        jitter: Standard deviation of the noise added to each coordinate in training, in units of
+            the sphere that clouds are scaled into; cut off at 5 times it.
+        scale_low: Smallest factor, drawn for each axis on its own, by which training scales.
+        scale_high: Largest such factor.
+        translate: Largest shift along each axis in training.
+        point_dropout: Largest share of points that training drops.
+    """
+
+    def __init__(
+        self,
+        num_points: int = 1024,
+        batch_size: int = 32,
+        val_fraction: float = 0.1,
+        seed: int = 0,
+        num_workers: int = 0,
+        rotate: bool = True,
+        up_axis: Literal["x", "y", "z"] = "z",
+        jitter: float = 0.01,
+        scale_low: float = 1.0,
+        scale_high: float = 1.0,
+        translate: float = 0.0,
+        point_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_points = num_points
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.num_workers = num_workers
+        transforms: list[Any] = []
+        if point_dropout:
+            transforms.append(RandomPointDropout(point_dropout))
+        if rotate:
+            transforms.append(RandomRotation(up_axis))
+        if (scale_low, scale_high) != (1.0, 1.0):
+            transforms.append(RandomScale(scale_low, scale_high, anisotropic=True))
+        if translate:
+            transforms.append(RandomTranslation(translate))
+        if jitter:
+            transforms.append(RandomJitter(jitter, clip=5 * jitter))
+        self.augmentation = Compose(transforms)
+        self.datasets: dict[str, PointCloudDataset] = {}
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of the labels, known before any cloud is read."""
+        raise NotImplementedError
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of a point."""
+        return 3
+
+    def open_split(self, split: Split) -> PointPool:
+        """Reads a split, preparing it first where that is still to do."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Opens the split that ``stage`` needs.
+
+        Raises:
+            ValueError: If no cloud is left to validate on.
+        """
+        if stage in ("test", "predict"):
+            self.datasets["test"] = self._dataset(self.open_split("test"), None, resample=False)
+            return
+        pool = self.open_split("train")
+        train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
+        if len(val) == 0:
+            raise ValueError(
+                f"val_fraction={self.val_fraction} of {len(pool)} training clouds leaves none to "
+                "validate on, and the best checkpoint is chosen by validation: raise val_fraction"
+            )
+        self.datasets["train"] = self._dataset(pool, train, resample=True)
+        self.datasets["val"] = self._dataset(pool, val, resample=False)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Loads shuffled training clouds."""
+        dataset = self.datasets["train"]
+        trainer = self.trainer
+        # The epoch of a resumed run: Lightning sets it too, but after its iterator has been made,
+        # when workers have already begun to load.
+        sampler = EpochSampler(
+            dataset,
+            batch_size=self.batch_size,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            epoch=trainer.current_epoch if trainer else 0,
+        )
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Loads the validation clouds."""
+        return self._loader(self.datasets["val"])
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Loads the test clouds."""
+        return self._loader(self.datasets["test"])
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Loads the test clouds: they are what predictions are made for."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments a training batch on the device that trains, alike on every device."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training:
+            return batch
+        generator = torch.Generator().manual_seed(
+            derive_seed(run_seed(), trainer.current_epoch, *batch["index"].tolist())
+        )
+        return {**batch, "points": self.augmentation(batch["points"], generator)}
+
+    def _dataset(self, pool: PointPool, indices: Any, *, resample: bool) -> PointCloudDataset:  # noqa: ANN401
+        return PointCloudDataset(
+            pool,
+            num_points=self.num_points,
+            indices=indices,
+            resample=resample,
+            seed=derive_seed(run_seed()) if resample else self.seed,
+        )
+
+    def _loader(
+        self, dataset: PointCloudDataset, sampler: EpochSampler | None = None
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=identity_collate,
+            num_workers=self.num_workers,
+        )
+
+
+class MeshTreeDataModule(PointCloudDataModule):
+    """Meshes in the ModelNet layout: ``<root>/<class>/{train,test}/<name>.off`` or other formats.
+
+    The first run samples a pool of points from each mesh into ``<root>/.sharedmlp_cache``; every
+    access draws ``num_points`` of them.
+
+    Args:
+        root: Folder of the class folders.
+        pool_size: Points sampled from a mesh.
+        normals: Whether to add the normal of the face that a point lies on: six channels.
+        **options: Arguments of :class:`PointCloudDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        pool_size: int = 2048,
+        normals: bool = False,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**options)
+        self.root = Path(root)
+        self.pool_size = pool_size
+        self.normals = normals
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the class folders, sorted."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"{self.root} is no folder: expected meshes in "
+                "<root>/<class>/{train,test}/<name>.off (or another mesh format), then "
+                "`sharedmlp prepare ROOT` checks and samples them; say with --data.root where "
+                "they are"
+            )
+        return list(find_class_names(self.root))
+
+    @property
+    def in_channels(self) -> int:
+        """6 with normals, else 3."""
+        return 6 if self.normals else 3
+
+    def prepare_data(self) -> None:
+        """Samples the split that is about to be used, by one process of each machine."""
+        assert self.trainer is not None
+        testing = self.trainer.testing or self.trainer.predicting
+        self.open_split("test" if testing else "train")
+
+    def open_split(self, split: Split) -> PointPool:
+        """Opens the cache of a split, sampling the meshes first where it is missing or stale."""
+        return prepare_mesh_tree(
+            self.root, split, pool_size=self.pool_size, normals=self.normals, seed=self.seed
+        )
+
+
+class ShapesDataModule(MeshTreeDataModule):
+    """Generated meshes, written as OFF files on first use; needs no download.
+
+    Args:
+        root: Folder to write to.
+        **options: Arguments of :class:`MeshTreeDataModule` and :class:`PointCloudDataModule`.
+    """
+
+    def __init__(self, root: str = "data/shapes", **options: Any) -> None:  # noqa: ANN401
+        super().__init__(root, **options)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the generated classes, sorted as folders are."""
+        return sorted(SHAPE_CLASSES)
+
+    def prepare_data(self) -> None:
+        """Writes the meshes where they are missing, then samples the split."""
+        write_shapes(self.root)
+        super().prepare_data()
+
+
+class HDF5DataModule(PointCloudDataModule):
+    """Sampled clouds in the layout of ``modelnet40_ply_hdf5_2048``.
+
+    That set has y up: say so with ``up_axis``.
+
+    Args:
+        root: Folder with ``train_files.txt``, ``test_files.txt``, ``shape_names.txt`` and the
+            HDF5 files.
+        **options: Arguments of :class:`PointCloudDataModule`.
+    """
+
+    def __init__(self, root: str, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self.root = Path(root)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The lines of ``shape_names.txt``."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"{self.root} is no folder: unpack a sampled set in the layout of "
+                "modelnet40_ply_hdf5_2048 there (shape_names.txt, train_files.txt, test_files.txt "
+                "and the HDF5 files that they name), or say with --data.root where it is"
+            )
+        return list(read_hdf5_class_names(self.root))
+
+    def open_split(self, split: Split) -> PointPool:
+        """Reads the HDF5 files of a split into memory."""
+        if split == "test" and not (self.root / "test_files.txt").is_file():
+            raise FileNotFoundError(
+                f"{self.root} has no test split (test_files.txt is missing): measure with "
+                "`sharedmlp validate`, on clouds carved out of the training split, or put the test "
+                "files and their list there"
+            )
+        return read_hdf5(self.root, split)

@@ -1,0 +1,51 @@
+"""Accuracies over whole epochs and whole test splits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+
+class Accuracies(NamedTuple):
+    """What a confusion matrix says.
+
+    Attributes:
+        overall: Share of the clouds that are classified correctly (OA), a scalar.
+        mean_class: Mean of the per-class accuracies over the classes that have clouds (mAcc).
+        per_class: ``(num_classes,)``, NaN for a class without clouds.
+    """
+
+    overall: Tensor
+    mean_class: Tensor
+    per_class: Tensor
+
+
+def accuracies(confusion: Tensor) -> Accuracies:
+    """Reads the accuracies off a confusion matrix.
+
+    Args:
+        confusion: ``(num_classes, num_classes)`` counts, a row a true class, a column a predicted
+            one.
+    """
+    counts = confusion.double()
+    per_class = counts.diagonal() / counts.sum(dim=1)
+    return Accuracies(
+        overall=(counts.diagonal().sum() / counts.sum()).float(),
+        mean_class=per_class.nanmean().float(),
+        per_class=per_class.float(),
+    )
+
+
+class MeanClassAccuracy(MulticlassConfusionMatrix):
+    """Mean over the classes of the accuracy on the clouds of the class, over an epoch.
+
+    torchmetrics' macro average would count a class without clouds as 0 as soon as one cloud is
+    taken for it; such a class says nothing here.
+    """
+
+    def compute(self) -> Tensor:
+        """Returns the mean class accuracy of everything since the last reset, a scalar."""
+        return accuracies(torch.as_tensor(super().compute())).mean_class

@@ -1,0 +1,72 @@
+"""The order in which training sees its clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from torch.utils.data import DistributedSampler
+
+from sharedmlp.data import PointCloudDataset
+from sharedmlp.train.seed import derive_seed, run_seed
+
+
+class EpochSampler(DistributedSampler[int]):
+    """Shuffles by (seed of the run, epoch) alone, and tells the dataset the epoch.
+
+    So the clouds of an epoch, their order and the points drawn of them are the same whether the
+    epoch is reached in one go or by resuming. It is a ``DistributedSampler`` also for one process,
+    because that is the sampler whose epoch Lightning sets and which it leaves in place.
+
+    A last batch of one cloud is undefined for the batch norm in a classification head; that one
+    cloud, another in every epoch, is left out. A last batch of two or more is trained on.
+
+    Args:
+        dataset: What to sample from.
+        batch_size: Clouds in a batch of one process, at least 2.
+        num_replicas: Number of processes.
+        rank: Number of this process.
+        epoch: The epoch that comes first.
+
+    Raises:
+        ValueError: If there are not two clouds for a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: PointCloudDataset,
+        *,
+        batch_size: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        super().__init__(
+            dataset,
+            num_replicas=num_replicas,
+            rank=rank,
+            shuffle=True,
+            seed=derive_seed(run_seed()),
+        )
+        if batch_size < 2 or self.num_samples < 2:
+            raise ValueError(
+                "training needs batches of at least two clouds (batch norm is undefined for one), "
+                f"got batch_size={batch_size} and {self.num_samples} training clouds a process: "
+                "raise batch_size, or bring more clouds"
+            )
+        self.clouds = dataset
+        self.kept = self.num_samples - (self.num_samples % batch_size == 1)
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration, and the dataset's draws, those of this epoch."""
+        super().set_epoch(epoch)
+        self.clouds.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields the positions of one epoch."""
+        return islice(super().__iter__(), self.kept)
+
+    def __len__(self) -> int:
+        """Returns the number of clouds of one epoch."""
+        return self.kept

@@ -1,0 +1,206 @@
+"""Classification of point clouds as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from sharedmlp.models import create_model, orthogonality_penalty
+from sharedmlp.train.metrics import MeanClassAccuracy
+from sharedmlp.train.seed import derive_seed, run_seed
+
+Batch = dict[str, Tensor]
+
+
+class ClassificationTask(pl.LightningModule):
+    """Trains, validates and tests a classifier of point clouds.
+
+    The loss is cross entropy plus, for a model with T-Nets, the orthogonality penalty of its
+    feature transform (Qi et al. 2017, section 4.2); validation and test report plain cross entropy.
+    The optimizer is AdamW (Adam, where ``weight_decay`` is 0).
+
+    Logs ``{train,val,test}/{loss,overall_accuracy,mean_class_accuracy}`` over whole epochs, never
+    averaged over batches. After a test, ``test_confusion.compute()`` is the confusion matrix.
+
+    All arguments are plain values, so that a checkpoint loads without unpickling objects, on any
+    backend: ``ClassificationTask.load_from_checkpoint(path, backend="conv1d")``.
+
+    Args:
+        class_names: Names of the classes, in the order of the labels.
+        in_channels: Channels of a point; 6 with normals.
+        model: A name that ``sharedmlp.list_models()`` gives.
+        backend: What the shared layers are made of: ``linear``, ``conv1d`` or ``conv2d``.
+        dropout: Dropout probability in the head.
+        learning_rate: Of the first step; the highest.
+        schedule: ``constant``, or ``cosine``: from the first step down to zero at the last.
+        weight_decay: Decoupled weight decay of the weights; biases and batch norm have none.
+        label_smoothing: Share of the target spread evenly over all classes, in training.
+        penalty_weight: Weight of the orthogonality penalty; 0.001 in the paper.
+
+    Raises:
+        ValueError: If a name is unknown or a number out of range.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        in_channels: int = 3,
+        model: str = "pointnet",
+        backend: Literal["linear", "conv1d", "conv2d"] = "linear",
+        dropout: float = 0.3,
+        learning_rate: float = 0.001,
+        schedule: Literal["constant", "cosine"] = "cosine",
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+        penalty_weight: float = 0.001,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.class_names = list(class_names)
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.penalty_weight = penalty_weight
+        num_classes = len(self.class_names)
+        self.model = create_model(
+            model,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            backend=backend,
+            dropout=dropout,
+        )
+        self.metrics = nn.ModuleDict()
+        for stage in ("train", "val", "test"):
+            overall = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+            mean_class = MeanClassAccuracy(num_classes, validate_args=False)
+            self.metrics[f"{stage}/overall_accuracy"] = overall
+            self.metrics[f"{stage}/mean_class_accuracy"] = mean_class
+        self.metrics["test/confusion"] = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    @property
+    def test_confusion(self) -> Metric:
+        """The confusion matrix of the last test: a row a true class, a column a predicted one."""
+        metric = self.metrics["test/confusion"]
+        assert isinstance(metric, Metric)
+        return metric
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Returns the logits ``(B, num_classes)`` of points ``(B, N, in_channels)``."""
+        return self.model(points)  # type: ignore[no-any-return]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds dropout by (run, epoch, process), so that a resumed epoch repeats a whole run's.
+
+        Not in ``on_train_epoch_start``: after it, but in a resumed run before it, the loader's
+        iterator draws from the same generator.
+        """
+        if batch_idx == 0:
+            torch.manual_seed(derive_seed(run_seed(), self.current_epoch, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of a batch."""
+        output = self.model.forward_detailed(batch["points"])
+        loss = functional.cross_entropy(
+            output.logits, batch["label"], label_smoothing=self.label_smoothing
+        )
+        if output.feature_transform is not None:
+            loss = loss + self.penalty_weight * orthogonality_penalty(output.feature_transform)
+        self._log_metrics("train", loss, output.logits.detach(), batch["label"])
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accumulates the validation metrics."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accumulates the test metrics and the confusion matrix."""
+        logits = self._evaluate("test", batch)
+        self.test_confusion.update(logits, batch["label"])
+
+    def on_test_epoch_start(self) -> None:
+        """Empties the confusion matrix, which outlives the test."""
+        self.test_confusion.reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Returns ``index``, ``label``, ``prediction`` (B,) and ``probabilities`` (B, classes)."""
+        probabilities = self(batch["points"]).softmax(dim=1)
+        return {
+            "index": batch["index"],
+            "label": batch["label"],
+            "prediction": probabilities.argmax(dim=1),
+            "probabilities": probabilities,
+        }
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union is private
+        """Returns AdamW and, unless the learning rate is constant, its schedule."""
+        weights = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": weights, "weight_decay": self.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=self.learning_rate,
+        )
+        if self.schedule == "constant":
+            return optimizer
+        # By steps: a schedule by epochs is advanced after the epoch's checkpoint has been written,
+        # and a resumed run would lag one epoch behind.
+        schedule = LambdaLR(optimizer, lambda step: self._cosine(step))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the weights of other classes: labels would silently mean something else."""
+        trained = checkpoint.get("hyper_parameters", {}).get("class_names")
+        if trained is not None and list(trained) != self.class_names:
+            raise ValueError(
+                f"the checkpoint was trained on the {len(trained)} classes {list(trained)}, "
+                f"but the data has the {len(self.class_names)} classes {self.class_names}: "
+                "point --data.root at data with the same classes, or train on this data"
+            )
+
+    def _cosine(self, step: int) -> float:
+        """Returns the learning rate's factor at a step."""
+        # The number of steps is asked for once training runs: asked earlier, Lightning builds the
+        # loaders before a checkpoint's epoch is restored.
+        if step == 0:
+            return 1.0
+        total = self.trainer.estimated_stepping_batches
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
+
+    def _evaluate(self, stage: str, batch: Batch) -> Tensor:
+        """Logs the metrics of a batch without augmentation and returns its logits."""
+        logits: Tensor = self(batch["points"])
+        loss = functional.cross_entropy(logits, batch["label"])
+        self._log_metrics(stage, loss, logits, batch["label"])
+        return logits
+
+    def _log_metrics(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch to the epoch's metrics."""
+        self.log(
+            f"{stage}/loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(labels),
+            sync_dist=True,
+        )
+        for name in ("overall_accuracy", "mean_class_accuracy"):
+            metric = self.metrics[f"{stage}/{name}"]
+            assert isinstance(metric, Metric)
+            metric.update(logits, labels)
+            self.log(
+                f"{stage}/{name}", metric, on_step=False, on_epoch=True, batch_size=len(labels)
+            )
