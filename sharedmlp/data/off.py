@@ -5,10 +5,10 @@ file into a smaller mesh, and nobody is told. Here the text is held against its 
 by line, and every finding names its line.
 """
 
+import math
 import re
+from itertools import chain
 from typing import NamedTuple
-
-import numpy as np
 
 _KEYWORD = re.compile(r"(?:(?:ST)?C?N?OFF|off)(?![A-Za-z])")
 _COUNT = re.compile(r"\d{1,18}")
@@ -37,9 +37,14 @@ class OffText(NamedTuple):
     num_triangles: int
 
 
-class _Line(NamedTuple):
-    number: int  # counted from 1 in the file itself
-    text: str
+class _Lines(NamedTuple):
+    # Two lists, not one of pairs: a hundred thousand tuples keep the garbage collector busy for
+    # longer than all the checks take.
+    numbers: list[int]  # counted from 1 in the file itself
+    texts: list[str]
+
+    def part(self, start: int, stop: int | None = None) -> "_Lines":
+        return _Lines(self.numbers[start:stop], self.texts[start:stop])
 
 
 def check_off(content: bytes) -> OffText:
@@ -60,26 +65,29 @@ def check_off(content: bytes) -> OffText:
             lines that follow, a vertex is not finite, a face is cut short, refers to a vertex
             that is not there or has fewer than three corners, or there is no face at all.
     """
-    lines = _content_lines(content)
-    counts, records = _split_header(lines)
-    num_vertices, num_faces = _read_counts(counts)
+    (line, counts), records = _split_header(_content_lines(content))
+    num_vertices, num_faces = _read_counts(line, counts)
     # Before anything is made of the counts: a header that claims 10**12 vertices ends here.
-    if num_vertices + num_faces != len(records):
-        last = f"the last one is line {records[-1].number}" if records else "the file ends there"
+    num_records = len(records.texts)
+    if num_vertices + num_faces != num_records:
+        last = f"the last one is line {records.numbers[-1]}" if num_records else "the file ends"
         raise OffError(
-            f"line {counts.number}: the header promises {num_vertices} vertices and {num_faces} "
-            f"faces, a line each, but {len(records)} lines follow it ({last}): the counts are "
-            "wrong, the file is cut short, or several records share a line"
+            f"line {line}: the header promises {num_vertices} vertices and {num_faces} faces, a "
+            f"line each, but {num_records} lines follow it ({last}): the counts are wrong, the "
+            "file is cut short, or several records share a line"
         )
-    if num_faces == 0:
-        raise OffError(f"line {counts.number}: the header promises no faces, nothing to sample")
-    _check_vertices(records[:num_vertices])
-    num_triangles = _check_faces(records[num_vertices:], num_vertices)
-    text = "\n".join(["OFF", f"{num_vertices} {num_faces} 0", *(line.text for line in records)])
+    if num_vertices == 0 or num_faces == 0:
+        raise OffError(
+            f"line {line}: the header promises {num_vertices} vertices and {num_faces} faces, "
+            "nothing to sample"
+        )
+    _check_vertices(records.part(0, num_vertices))
+    num_triangles = _check_faces(records.part(num_vertices), num_vertices)
+    text = "\n".join(["OFF", f"{num_vertices} {num_faces} 0", *records.texts])
     return OffText(text, num_vertices, num_triangles)
 
 
-def _content_lines(content: bytes) -> list[_Line]:
+def _content_lines(content: bytes) -> _Lines:
     """The lines that say something, stripped of comments, with their numbers in the file."""
     position = content.find(b"\0")
     if position >= 0:
@@ -94,109 +102,94 @@ def _content_lines(content: bytes) -> list[_Line]:
             if _MSVC_NOT_A_NUMBER.match(line):
                 raise OffError(f"line {number}: not a finite number: {line.strip()!r}")
         lines = [line.partition("#")[0] for line in lines]
-    kept = [
-        _Line(number, stripped)
-        for number, line in enumerate(lines, start=1)
-        if (stripped := line.strip())
-    ]
-    if not kept:
+    lines = [line.strip() for line in lines]
+    numbers = [number for number, line in enumerate(lines, start=1) if line]
+    if not numbers:
         raise OffError("the file is empty")
-    return kept
+    return _Lines(numbers, [line for line in lines if line])
 
 
-def _split_header(lines: list[_Line]) -> tuple[_Line, list[_Line]]:
-    """The line of the counts, without the keyword, and the lines after it."""
-    first = lines[0]
-    keyword = _KEYWORD.match(first.text)
+def _split_header(lines: _Lines) -> tuple[tuple[int, str], _Lines]:
+    """The number and the text of the counts, without the keyword, and the lines after them."""
+    number, first = lines.numbers[0], lines.texts[0]
+    keyword = _KEYWORD.match(first)
     if keyword is None:
         raise OffError(
-            f"line {first.number}: expected the keyword OFF (or COFF, NOFF, STOFF), "
-            f"found {_shorten(first.text)}"
+            f"line {number}: expected the keyword OFF (or COFF, NOFF, STOFF), "
+            f"found {_shorten(first)}"
         )
-    rest = first.text[keyword.end() :].strip()
+    rest = first[keyword.end() :].strip()
     if rest:
-        return _Line(first.number, rest), lines[1:]
-    if len(lines) == 1:
-        raise OffError(f"line {first.number}: the file ends before the vertex and face counts")
-    return lines[1], lines[2:]
+        return (number, rest), lines.part(1)
+    if len(lines.texts) == 1:
+        raise OffError(f"line {number}: the file ends before the vertex and face counts")
+    return (lines.numbers[1], lines.texts[1]), lines.part(2)
 
 
-def _read_counts(counts: _Line) -> tuple[int, int]:
-    tokens = counts.text.split()
+def _read_counts(number: int, counts: str) -> tuple[int, int]:
+    tokens = counts.split()
     if len(tokens) not in (2, 3) or not all(_COUNT.fullmatch(token) for token in tokens):
         raise OffError(
-            f"line {counts.number}: expected the counts of vertices, faces and edges, "
-            f"found {_shorten(counts.text)}"
+            f"line {number}: expected the counts of vertices, faces and edges, "
+            f"found {_shorten(counts)}"
         )
     return int(tokens[0]), int(tokens[1])
 
 
-def _check_vertices(records: list[_Line]) -> None:
-    if not records:
-        raise OffError("the header promises no vertices")
-    rows = [line.text.split() for line in records]
+def _check_vertices(records: _Lines) -> None:
+    rows = [line.split() for line in records.texts]
     width = len(rows[0])
     if width < 3 or set(map(len, rows)) != {width}:
-        for line, row in zip(records, rows, strict=True):
-            if len(row) < 3 or len(row) != width:
-                raise OffError(
-                    f"line {line.number}: a vertex needs x, y and z, and as many values as the "
-                    f"first vertex ({width}); found {_shorten(line.text)}: the values are cut "
-                    "short or the vertex count in the header is wrong"
-                )
-    try:
-        finite = np.isfinite(np.array(rows, dtype=np.float64))
-    except ValueError:
-        finite = np.array([[_is_finite(token) for token in row] for row in rows])
-    if not finite.all():
-        line = records[int(np.argmin(finite.all(axis=1)))]
-        raise OffError(f"line {line.number}: not a finite number: {_shorten(line.text)}")
-
-
-def _check_faces(records: list[_Line], num_vertices: int) -> int:
-    """Check every face; returns the number of triangles they make."""
-    corners: list[str] = []
-    sizes: list[int] = []
-    for line in records:
-        row = line.text.split()
-        size = int(row[0]) if _COUNT.fullmatch(row[0]) else -1
-        if size < 3:
-            raise OffError(
-                f"line {line.number}: a face starts with its number of corners, 3 or more; "
-                f"found {_shorten(line.text)}"
-            )
-        if len(row) - 1 - size not in _COLOR_LENGTHS:
-            raise OffError(
-                f"line {line.number}: a face of {size} corners, and no colour or 1, 3 or 4 "
-                f"values of colour, expected; found {len(row) - 1} values after the first: "
-                f"{_shorten(line.text)}"
-            )
-        corners += row[1 : size + 1]
-        sizes.append(size)
-    owners = np.repeat(np.arange(len(records)), sizes)
-    try:
-        indices = np.array(corners, dtype=np.int64)
-    except (ValueError, OverflowError):
-        bad = [not _COUNT.fullmatch(corner) for corner in corners]
-        line = records[int(owners[int(np.argmax(bad))])]
+        bad = next(i for i, row in enumerate(rows) if len(row) < 3 or len(row) != width)
         raise OffError(
-            f"line {line.number}: the corners of a face are whole numbers; "
-            f"found {_shorten(line.text)}"
-        ) from None
-    outside = (indices < 0) | (indices >= num_vertices)
-    if outside.any():
-        position = int(np.argmax(outside))
-        line = records[int(owners[position])]
-        raise OffError(
-            f"line {line.number}: a face refers to vertex {corners[position]}, but the vertices "
-            f"are numbered 0 to {num_vertices - 1}"
+            f"line {records.numbers[bad]}: expected a vertex, x, y and z and as many values as "
+            f"the first one ({width}), found {_shorten(records.texts[bad])}: it is cut short or "
+            "the vertex count in the header is wrong"
         )
-    return int(np.sum(sizes)) - 2 * len(sizes)
+    try:
+        all_finite = all(map(math.isfinite, map(float, chain.from_iterable(rows))))
+    except ValueError:
+        all_finite = False
+    if not all_finite:
+        bad = next(i for i, row in enumerate(rows) if not all(map(_is_finite, row)))
+        raise OffError(
+            f"line {records.numbers[bad]}: not a finite number: {_shorten(records.texts[bad])}"
+        )
+
+
+def _check_faces(records: _Lines, num_vertices: int) -> int:
+    """Check every face; returns the number of triangles they make."""
+    num_triangles = 0
+    for number, line in zip(records.numbers, records.texts, strict=True):
+        try:
+            size, *values = line.split()
+            corners = list(map(int, values[: int(size)]))
+            whole = len(corners) == int(size) >= 3
+        except ValueError:
+            whole = False
+        if not whole:
+            raise OffError(
+                f"line {number}: expected a face, the number of its corners, 3 or more, and as "
+                f"many vertex numbers; found {_shorten(line)}"
+            )
+        if len(values) - len(corners) not in _COLOR_LENGTHS:
+            raise OffError(
+                f"line {number}: after the {len(corners)} corners of a face, expected nothing or "
+                f"a colour of 1, 3 or 4 values; found {_shorten(line)}"
+            )
+        if min(corners) < 0 or max(corners) >= num_vertices:
+            worst = min(corners) if min(corners) < 0 else max(corners)
+            raise OffError(
+                f"line {number}: a face refers to vertex {worst}, but the vertices are numbered "
+                f"0 to {num_vertices - 1}"
+            )
+        num_triangles += len(corners) - 2
+    return num_triangles
 
 
 def _is_finite(token: str) -> bool:
     try:
-        return bool(np.isfinite(float(token)))
+        return math.isfinite(float(token))
     except ValueError:
         return False
 
