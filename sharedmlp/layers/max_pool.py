@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from collections.abc import Sequence
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
 
-from sharedmlp.layers.shared_mlp import SharedMLP
+from sharedmlp.layers.fused import fused_max_pool, fused_not_supported_reasons
+from sharedmlp.layers.shared_mlp import PointwiseLayer, SharedMLP
 
 
 class SharedMLPMaxPool(SharedMLP):
@@ -23,6 +25,20 @@ class SharedMLPMaxPool(SharedMLP):
     state-dict keys and the errors are those of :class:`SharedMLP`; a cloud needs at least one
     point.
     """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        fused: bool | Literal["auto"] = "auto",
+        search_precision: Literal["float32", "bfloat16"] = "float32",
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(channels, **options)
+        self.fused = fused
+        self._search_dtype = None if search_precision == "float32" else torch.bfloat16
+        if fused is True:
+            self._take_fused_path()
 
     @overload
     def forward(self, x: Tensor) -> Tensor: ...
@@ -43,14 +59,43 @@ class SharedMLPMaxPool(SharedMLP):
         positions = self._check_input(x)
         num_points, clouds = self._split_positions(x, positions)
         y = self._layout.enter(x, self.channel_dim)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             y = layer(y)
+        if self._take_fused_path():
+            last = cast(PointwiseLayer, self.layers[-1])
+            values, indices = fused_max_pool(
+                last, self._layout.clouds(y, num_points), self._search_dtype
+            )
+            if return_indices:
+                return self._restore(values, clouds), self._restore(indices, clouds)
+            return self._restore(values, clouds)
+        y = self.layers[-1](y)
         if not return_indices and not torch.is_grad_enabled():
             return self._restore(self._layout.amax_over_points(y, num_points), clouds)
         values, indices = self._layout.max_over_points(y, num_points)
         if return_indices:
             return self._restore(values, clouds), self._restore(indices, clouds)
         return self._restore(values, clouds)
+
+    def not_supported_reasons(self) -> list[str]:
+        """Says in words why this module, as it is now, takes the plain path; empty if it does not.
+
+        Two things decide at the call and need no reason: ``torch.export`` records the plain
+        operations, and a gradient that is itself differentiated is computed from plain ones.
+        """
+        return fused_not_supported_reasons(cast(PointwiseLayer, self.layers[-1]))
+
+    def _take_fused_path(self) -> bool:
+        if self.fused is False or torch.compiler.is_exporting():
+            return False
+        reasons = self.not_supported_reasons()
+        if reasons and self.fused is True:
+            raise ValueError(
+                "fused=True, but the last layer cannot be fused: "
+                + "; ".join(reasons)
+                + '. Pass fused="auto" to take the plain path then'
+            )
+        return not reasons
 
     def _split_positions(
         self, x: Tensor, positions: tuple[int, ...]
