@@ -36,11 +36,20 @@ class MeshReadError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
+def require_trimesh() -> None:
+    """Raise an ImportError that names the remedy where trimesh is not installed."""
+    try:
+        import trimesh  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Meshes need trimesh: pip install 'sharedmlp[train]'") from error
+
+
 def mesh_suffixes() -> frozenset[str]:
     """The file name endings that `read_mesh` can read here, lower case, with their dot.
 
     Some of trimesh's readers need further packages; those count where they are installed.
     """
+    require_trimesh()
     from trimesh.exchange.load import mesh_formats
 
     return frozenset(f".{name}" for name in mesh_formats())
@@ -64,10 +73,8 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
             not there, or there is no face or no area to sample from.
         ImportError: where trimesh is not installed.
     """
-    try:
-        import trimesh
-    except ImportError as error:
-        raise ImportError("Reading meshes needs trimesh: pip install 'sharedmlp[train]'") from error
+    require_trimesh()
+    import trimesh
 
     path = Path(path)
     expected_size = None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PointPool:
     """All clouds of a split, with P points each, of which a data set draws what it needs.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sharedmlp.data.mesh import require_trimesh
 from sharedmlp.data.shape_classes import BUILDERS
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def write_shapes(
 
     Raises:
         FileExistsError: where the root holds anything else.
+        ImportError: where trimesh is not installed.
         ValueError: where a count is less than 1.
     """
     if train_per_class < 1 or test_per_class < 1:
@@ -51,6 +53,7 @@ def write_shapes(
             "expected 1 or more meshes of each class and split, got "
             f"train_per_class={train_per_class} and test_per_class={test_per_class}"
         )
+    require_trimesh()
     root = Path(root)
     counts = {"train": train_per_class, "test": test_per_class}
     settings = {"format": _FORMAT, "seed": seed, **counts}
@@ -79,6 +82,8 @@ def write_shapes(
         try:
             temporary.rename(root)
         except OSError:
+            if not root.exists():
+                raise
             _check_written(root, settings)  # another process was first: its copy is as good
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
