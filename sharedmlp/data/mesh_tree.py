@@ -200,11 +200,19 @@ def _sample(source: _Source, *, root: Path, pool_size: int, normals: bool, seed:
     try:
         mesh = read_mesh(root / source.name)
     except MeshReadError as error:
-        return _Outcome(None, error.reason, isinstance(error.__cause__, OSError | ImportError))
+        return _Outcome(None, error.reason, transient=not _can_open(root / source.name))
     digest = hashlib.sha256(f"{seed}:{source.name}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
     points = draw_surface(mesh, pool_size, seed=rng, normals=normals)
     return _Outcome(normalize_points(points))
+
+
+def _can_open(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
 
 
 def _sample_all(

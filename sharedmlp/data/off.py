@@ -28,12 +28,10 @@ class OffText(NamedTuple):
     Attributes:
         text: the same mesh in the plainest form: no comments, no blank lines, `\\n` line ends,
             the header alone on two lines.
-        num_vertices: vertices in the text.
         num_triangles: triangles that its faces make when every polygon is cut into a fan.
     """
 
     text: str
-    num_vertices: int
     num_triangles: int
 
 
@@ -84,7 +82,7 @@ def check_off(content: bytes) -> OffText:
     _check_vertices(records.part(0, num_vertices))
     num_triangles = _check_faces(records.part(num_vertices), num_vertices)
     text = "\n".join(["OFF", f"{num_vertices} {num_faces} 0", *records.texts])
-    return OffText(text, num_vertices, num_triangles)
+    return OffText(text, num_triangles)
 
 
 def _content_lines(content: bytes) -> _Lines:

@@ -1,0 +1,40 @@
+"""Meshes as text, and a small tree of them."""
+
+from pathlib import Path
+
+TETRAHEDRON = """OFF
+4 4 6
+0 0 0
+1 0 0
+0 1 0
+0 0 1
+3 0 2 1
+3 0 1 3
+3 1 2 3
+3 0 3 2
+"""
+# One face of area 1 below z = 0 and one of area 3 above: area-weighted sampling shows.
+TWO_TRIANGLES = """OFF
+6 2 0
+0 0 -1
+2 0 -1
+0 1 -1
+0 0 1
+2 0 1
+0 3 1
+3 0 1 2
+3 3 4 5
+"""
+
+
+def write_tree(root: Path, classes=("a", "b"), train: int = 3, test: int = 2) -> Path:
+    """Tetrahedra of different heights, in the ModelNet layout."""
+    for index, name in enumerate(classes):
+        for split, count in (("train", train), ("test", test)):
+            folder = root / name / split
+            folder.mkdir(parents=True)
+            for number in range(count):
+                height = 1 + index + 0.1 * number
+                text = TETRAHEDRON.replace("0 0 1\n", f"0 0 {height}\n")
+                (folder / f"{name}_{number:04d}.off").write_text(text)
+    return root
