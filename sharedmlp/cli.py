@@ -13,7 +13,7 @@ from typing import Any
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from sharedmlp.data import prepare_mesh_tree
+from sharedmlp.data import MeshTreeError, prepare_mesh_tree
 from sharedmlp.train import ClassificationTask, EpochLog, PointCloudDataModule
 from sharedmlp.train.report import format_table, write_predictions, write_test_metrics
 from sharedmlp.viz import plot_confusion, save_figure
@@ -98,6 +98,11 @@ class SharedMLPCLI(LightningCLI):
         super()._parse_ckpt_path()
         for key, value in typed.items():
             self.config[subcommand].update(value, key)
+
+    def before_instantiate_classes(self) -> None:
+        """Silences what is only worth saying to one who goes on training."""
+        if self.subcommand != "fit":
+            warnings.filterwarnings("ignore", ".*The dirpath has changed from.*")
 
     def after_instantiate_classes(self) -> None:
         """Remembers whether anything is to be written at all."""
@@ -215,9 +220,17 @@ def main(args: list[str] | None = None) -> None:
         args: Arguments; those of the process where None.
     """
     given = sys.argv[1:] if args is None else args
-    if given[:1] == ["prepare"]:
-        prepare(given[1:])
-        return
+    try:
+        if given[:1] == ["prepare"]:
+            prepare(given[1:])
+        else:
+            _run_lightning(args)
+    except (FileNotFoundError, MeshTreeError) as error:
+        # What the user named is not there or not usable: the message is enough.
+        sys.exit(f"sharedmlp: error: {error}")
+
+
+def _run_lightning(args: list[str] | None) -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)

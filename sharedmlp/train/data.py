@@ -132,14 +132,14 @@ class PointCloudDataModule(pl.LightningDataModule):
         """Loads shuffled training clouds."""
         dataset = self.datasets["train"]
         trainer = self.trainer
-        # The epoch of a resumed run: Lightning sets it too, but after its iterator has been made,
-        # when workers have already begun to load.
+        # The epoch of a resumed run. Lightning sets it too, but after its iterator has been made,
+        # when workers have already begun to load; `current_epoch` still lags behind here.
         sampler = EpochSampler(
             dataset,
             batch_size=self.batch_size,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
-            epoch=trainer.current_epoch if trainer else 0,
+            epoch=trainer.fit_loop.epoch_progress.current.processed if trainer else 0,
         )
         return self._loader(dataset, sampler)
 

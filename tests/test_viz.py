@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from sharedmlp.viz import plot_confusion, save_figure
+
+
+def test_every_count_is_in_its_cell_and_rows_are_shares():
+    confusion = np.array([[8, 2, 0], [3, 1, 0], [0, 0, 0]])
+    axes = plot_confusion(confusion, ["a", "b", "c"]).axes[0]
+    cells = {
+        (text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts
+    }
+    assert cells == {(0, 0): "8", (0, 1): "2", (1, 0): "3", (1, 1): "1"}
+    shown = axes.images[0].get_array()
+    np.testing.assert_allclose(shown, [[0.8, 0.2, 0], [0.75, 0.25, 0], [0, 0, 0]])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_the_picture_is_a_whole_png_without_a_display(tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    path = tmp_path / "new" / "confusion.png"
+    save_figure(plot_confusion(np.eye(40, dtype=int), [f"class {n}" for n in range(40)]), path)
+    assert imread(path).ndim == 3
+    assert [p.name for p in path.parent.iterdir()] == ["confusion.png"]
+
+
+def test_a_matrix_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"\(2, 2\).*got shape \(3, 3\)"):
+        plot_confusion(np.eye(3), ["a", "b"])

@@ -1,0 +1,31 @@
+import math
+
+import torch
+from torchmetrics.classification import MulticlassAccuracy
+
+from sharedmlp.train.metrics import MeanClassAccuracy, accuracies
+
+
+def test_accuracies_of_a_confusion_matrix():
+    result = accuracies(torch.tensor([[8, 2, 0], [3, 1, 0], [0, 0, 0]]))
+    assert math.isclose(result.overall, 9 / 14, rel_tol=1e-6)
+    assert math.isclose(result.mean_class, (0.8 + 0.25) / 2, rel_tol=1e-6)
+    assert result.per_class[:2].tolist() == torch.tensor([0.8, 0.25]).tolist()
+    assert math.isnan(result.per_class[2])
+
+
+def test_mean_class_accuracy_is_the_macro_average_where_every_class_has_clouds():
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    logits = torch.randn(9, 3)
+    ours, macro = MeanClassAccuracy(3), MulticlassAccuracy(3, average="macro")
+    for part in (slice(0, 5), slice(5, 9)):
+        ours.update(logits[part], labels[part])
+        macro.update(logits[part], labels[part])
+    torch.testing.assert_close(ours.compute(), macro.compute())
+
+
+def test_a_class_without_clouds_does_not_lower_the_mean():
+    metric = MeanClassAccuracy(3)
+    # Both clouds of class 1 are taken for class 2, which has none.
+    metric.update(torch.eye(3)[[0, 0, 2, 2]], torch.tensor([0, 0, 1, 1]))
+    assert metric.compute() == 0.5
