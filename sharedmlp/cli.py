@@ -22,6 +22,7 @@ from sharedmlp.viz import plot_confusion, save_figure
 _NOISE = (
     r".*LeafSpec.*",
     r".*does not have many workers.*",
+    r".*is smaller than the logging interval.*",  # everything is logged once an epoch
     r".*LightningCLI's args parameter is intended to run from within Python.*",
 )
 

@@ -1,0 +1,50 @@
+"""Every shipped config, run on tiny data of the kind that it describes."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import sharedmlp.train.data
+from sharedmlp.__main__ import main
+from sharedmlp.data import write_shapes
+from tests.train.tiny import write_hdf5, write_tree
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MAKERS = {
+    "quickstart": lambda root: None,  # makes its own
+    "modelnet10": write_hdf5,
+    "modelnet40": write_hdf5,
+    "mesh_folder": write_tree,
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sharedmlp"])
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(name, "0")
+
+
+def test_every_config_is_run_here():
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(MAKERS)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_config_trains_and_evaluates(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = partial(write_shapes, train_per_class=4, test_per_class=1)
+    monkeypatch.setattr(sharedmlp.train.data, "write_shapes", few)
+    MAKERS[name](tmp_path / "set")
+    root = ["--config", str(CONFIGS / f"{name}.yaml"), "--data.root", str(tmp_path / "set")]
+    main(["fit", *root, "--trainer.fast_dev_run", "2"])
+    printed = capsys.readouterr().out
+    assert "epoch  1/1: train loss" in printed
+    assert ("overall accuracy" in printed) == (name == "quickstart")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_config_states_its_up_axis_and_default_root(name):
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    assert "up_axis: " in text
+    assert "root: data/" in text
