@@ -14,6 +14,7 @@ _KEYWORD = re.compile(r"(?:(?:ST)?C?N?OFF|off)(?![A-Za-z])")
 _COUNT = re.compile(r"\d{1,18}")
 # What Microsoft's C runtime prints for NaN and infinity. Its '#' would be taken for a comment.
 _MSVC_NOT_A_NUMBER = re.compile(r"[^#]*\d\.#(?:IND|INF|QNAN|SNAN)")
+_OTHER_LINE_ENDS = re.compile("[\x0b\x0c\x1c-\x1e]")
 # A face may end in a colour: a colour-map index, RGB or RGBA.
 _COLOR_LENGTHS = (0, 1, 3, 4)
 
@@ -94,7 +95,9 @@ def _content_lines(content: bytes) -> _Lines:
         )
     # Whatever is not ASCII may stand in a comment; anywhere else it fails as a number.
     text = content.removeprefix(b"\xef\xbb\xbf").decode("ascii", errors="replace")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    # Form feeds and their like are line ends to str.splitlines, which trimesh uses.
+    text = _OTHER_LINE_ENDS.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
     if "#" in text:
         for number, line in enumerate(lines, start=1):
             if _MSVC_NOT_A_NUMBER.match(line):

@@ -36,6 +36,7 @@ GOOD = {
     "a comment that is not ASCII": (f"# Körper\n{TETRAHEDRON}".encode("latin-1"), 4, 4, TETRA_AREA),
     "blank lines": ("\n\n" + TETRAHEDRON.replace("\n", "\n\n"), 4, 4, TETRA_AREA),
     "indented": (TETRAHEDRON.replace("\n", " \t\n  "), 4, 4, TETRA_AREA),
+    "form feeds": (TETRAHEDRON.replace("1 0 0", "1 0\x0c0\x0c"), 4, 4, TETRA_AREA),
     "CRLF": (TETRAHEDRON.replace("\n", "\r\n"), 4, 4, TETRA_AREA),
     "CR": (TETRAHEDRON.replace("\n", "\r"), 4, 4, TETRA_AREA),
     "byte order mark": ("\ufeff" + TETRAHEDRON, 4, 4, TETRA_AREA),
