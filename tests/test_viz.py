@@ -6,14 +6,14 @@ from sharedmlp.viz import plot_confusion, save_figure
 
 
 def test_every_count_is_in_its_cell_and_rows_are_shares():
-    confusion = np.array([[8, 2, 0], [3, 1, 0], [0, 0, 0]])
+    confusion = np.array([[8, 2, 0], [0, 4, 0], [0, 0, 0]])
     axes = plot_confusion(confusion, ["a", "b", "c"]).axes[0]
     cells = {
         (text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts
     }
-    assert cells == {(0, 0): "8", (0, 1): "2", (1, 0): "3", (1, 1): "1"}
+    assert cells == {(0, 0): "8", (0, 1): "2", (1, 1): "4"}
     shown = axes.images[0].get_array()
-    np.testing.assert_allclose(shown, [[0.8, 0.2, 0], [0.75, 0.25, 0], [0, 0, 0]])
+    np.testing.assert_allclose(shown, [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
 

@@ -22,4 +22,5 @@ def derive_seed(*parts: int) -> int:
     Neighbouring seeds and epochs added up would give one run's epoch 1 to another's epoch 0.
     """
     # With their number, because a SeedSequence takes no notice of trailing zeros.
-    return int(np.random.SeedSequence([len(parts), *parts]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    sequence = np.random.SeedSequence([len(parts), *parts])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
