@@ -55,10 +55,18 @@ class PointPool:
         # A worker process that is not forked receives a copy. Of a memory map that would be all
         # the points, once a worker: send the name of its file instead.
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        points = self.points
-        if isinstance(points, np.memmap) and points.mode == "r" and points.filename is not None:
-            values["points"] = Path(points.filename)
+        if (file := _whole_file(self.points)) is not None:
+            values["points"] = file
         return _restore, (values,)
+
+
+def _whole_file(points: NDArray[np.float32]) -> Path | None:
+    """The file of which the points are a read-only map, provided that they are all of it."""
+    if not isinstance(points, np.memmap) or points.filename is None or points.mode != "r":
+        return None
+    path = Path(points.filename)
+    whole = points.flags.c_contiguous and points.offset + points.nbytes == path.stat().st_size
+    return path if whole else None
 
 
 def _restore(values: dict[str, Any]) -> PointPool:

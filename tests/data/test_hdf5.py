@@ -1,0 +1,108 @@
+import sys
+
+import numpy as np
+import pytest
+
+from sharedmlp.data import read_hdf5, read_hdf5_class_names
+
+h5py = pytest.importorskip("h5py", reason="needs the extra hdf5")
+
+
+def write_set(root, label_shape=(-1, 1)):
+    """Two training files and one test file, 5 points a cloud; every number tells its place."""
+    root.mkdir(exist_ok=True)
+    (root / "shape_names.txt").write_text("chair\ntable\nlamp\n")
+    for split, sizes in (("train", (4, 3)), ("test", (2,))):
+        # As in the set people have: the paths of the machine that wrote it.
+        files = [f"data/somewhere/ply_data_{split}{i}.h5" for i in range(len(sizes))]
+        (root / f"{split}_files.txt").write_text("\n".join(files) + "\n")
+        for index, size in enumerate(sizes):
+            data = np.arange(size * 15, dtype=np.float32).reshape(size, 5, 3) + 100 * index
+            labels = (np.arange(size, dtype=np.uint8) % 3).reshape(label_shape)
+            write_file(root / f"ply_data_{split}{index}.h5", data=data, label=labels)
+    return root
+
+
+def write_file(path, **datasets):
+    with h5py.File(path, "w") as file:
+        for name, values in datasets.items():
+            file[name] = values
+
+
+@pytest.mark.parametrize("label_shape", [(-1, 1), (-1,)])
+def test_the_files_of_a_split_become_one_pool(tmp_path, label_shape):
+    root = write_set(tmp_path / "set", label_shape)
+    pool = read_hdf5(root, "train")
+    assert pool.points.shape == (7, 5, 3)
+    assert pool.points.dtype == np.float32
+    assert pool.points[:, 0, 0].tolist() == [0, 15, 30, 45, 100, 115, 130]
+    assert pool.labels.tolist() == [0, 1, 2, 0, 0, 1, 2]
+    assert pool.labels.dtype == np.int64
+    assert pool.class_names == read_hdf5_class_names(root) == ("chair", "table", "lamp")
+    assert pool.names[0] == "ply_data_train0.h5:0"
+    assert pool.names[-1] == "ply_data_train1.h5:2"
+    assert len(read_hdf5(str(root), "test")) == 2
+
+
+DATA, LABEL = np.zeros((2, 5, 3), dtype=np.float32), np.zeros((2, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ({"label": LABEL}, "no dataset"),
+        ({"data": DATA}, "no dataset"),
+        ({"data": DATA[..., :2], "label": LABEL}, r"\(2, 5, 2\)"),
+        ({"data": DATA[0], "label": LABEL}, r"\(5, 3\)"),
+        ({"data": DATA.astype(int), "label": LABEL}, "int64"),
+        ({"data": DATA, "label": LABEL[:1]}, r"\(1, 1\)"),
+        ({"data": DATA, "label": LABEL.astype(float)}, "float64"),
+        ({"data": DATA, "label": LABEL + np.uint8(3)}, "labels from 3 to 3"),
+        ({"data": DATA, "label": LABEL.astype(int) - 1}, "labels from -1 to -1"),
+        ({"data": DATA * [[[1]], [[np.nan]]], "label": LABEL}, "cloud 1 .* not finite"),
+        ({"data": DATA[:, :4], "label": LABEL}, r"clouds of shape \(4, 3\)"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, datasets, message):
+    root = write_set(tmp_path / "set")
+    write_file(root / "ply_data_train1.h5", **datasets)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_hdf5(root, "train")
+    assert "ply_data_train1.h5" in str(caught.value)
+
+
+def test_files_that_are_not_there(tmp_path):
+    root = write_set(tmp_path / "set")
+    (root / "ply_data_test0.h5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"ply_data_test0\.h5: named by test_files\.txt"):
+        read_hdf5(root, "test")
+    (root / "test_files.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"test_files\.txt is missing; expected"):
+        read_hdf5(root, "test")
+    with pytest.raises(FileNotFoundError, match=r"shape_names\.txt is missing"):
+        read_hdf5(tmp_path, "train")
+
+
+def test_files_that_are_no_hdf5_or_cut_short(tmp_path):
+    root = write_set(tmp_path / "set")
+    path = root / "ply_data_test0.h5"
+    for content in (b"", b"hello", path.read_bytes()[:1000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="no readable HDF5 file") as caught:
+            read_hdf5(root, "test")
+        assert str(path) in str(caught.value)
+
+
+def test_empty_lists_and_other_splits(tmp_path):
+    root = write_set(tmp_path / "set")
+    with pytest.raises(ValueError, match="'train' or 'test', got 'val'"):
+        read_hdf5(root, "val")
+    (root / "train_files.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"train_files\.txt is empty"):
+        read_hdf5(root, "train")
+
+
+def test_without_h5py_the_error_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"pip install 'sharedmlp\[hdf5\]'"):
+        read_hdf5(tmp_path, "train")
