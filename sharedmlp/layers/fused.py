@@ -26,11 +26,24 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 _MONOTONE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
+def is_plain_linear(linear: nn.Module) -> bool:
+    """Whether a linear map is torch's own module: not quantised, adapted or parametrised."""
+    return type(linear) in _LINEARS
+
+
+def has_hooks(layer: PointwiseLayer) -> bool:
+    """Whether somebody wants to see the calls of the layer's modules."""
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in layer.modules()
+    )
+
+
 def fused_not_supported_reasons(layer: PointwiseLayer) -> list[str]:
     """Says in words why a layer followed by a max cannot be fused; empty if it can."""
     linear, norm, activation = layer.linear, layer.norm, layer.activation
     reasons = []
-    if type(linear) not in _LINEARS:
+    if not is_plain_linear(linear):
         reasons.append(f"its linear map is a {type(linear).__name__}, not a plain torch module")
     else:
         out_channels, in_channels = linear.get_parameter("weight").shape[:2]
@@ -56,8 +69,7 @@ def fused_not_supported_reasons(layer: PointwiseLayer) -> list[str]:
         )
     if layer.dropout is not None:
         reasons.append("dropout stands between the activation and the max")
-    modules = [layer, *layer.modules()]
-    if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules):
+    if has_hooks(layer):
         reasons.append("hooks are registered on it, and its modules would not be called")
     return reasons
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
+from sharedmlp.layers.folded import can_fold, folded_max_pool
 from sharedmlp.layers.fused import fused_max_pool, fused_not_supported_reasons
 from sharedmlp.layers.shared_mlp import PointwiseLayer, SharedMLP
 
@@ -59,23 +60,31 @@ class SharedMLPMaxPool(SharedMLP):
         positions = self._check_input(x)
         num_points, clouds = self._split_positions(x, positions)
         y = self._layout.enter(x, self.channel_dim)
-        for layer in self.layers[:-1]:
-            y = layer(y)
-        if self._take_fused_path():
-            last = cast(PointwiseLayer, self.layers[-1])
-            values, indices = fused_max_pool(
-                last, self._layout.clouds(y, num_points), self._search_dtype
-            )
-            if return_indices:
-                return self._restore(values, clouds), self._restore(indices, clouds)
+        values, indices = self._pool(y, num_points, need_indices=return_indices)
+        if not return_indices:
             return self._restore(values, clouds)
-        y = self.layers[-1](y)
-        if not return_indices and not torch.is_grad_enabled():
-            return self._restore(self._layout.amax_over_points(y, num_points), clouds)
-        values, indices = self._layout.max_over_points(y, num_points)
-        if return_indices:
-            return self._restore(values, clouds), self._restore(indices, clouds)
-        return self._restore(values, clouds)
+        assert indices is not None
+        return self._restore(values, clouds), self._restore(indices, clouds)
+
+    def _pool(
+        self, y: Tensor, num_points: int, *, need_indices: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Takes the native input to the maxima ``(G, D)``, and to the winners where at hand."""
+        layers = cast("list[PointwiseLayer]", list(self.layers))
+        free = not (need_indices or torch.is_grad_enabled())
+        if not self._take_fused_path():
+            for layer in layers:
+                y = layer(y)
+            if free:
+                return self._layout.amax_over_points(y, num_points), None
+            return self._layout.max_over_points(y, num_points)
+        if free and self._search_dtype is None and all(map(can_fold, layers)):
+            return folded_max_pool(layers, self._layout.clouds(y, num_points)), None
+        for layer in layers[:-1]:
+            y = layer(y)
+        clouds = self._layout.clouds(y, num_points)
+        values, indices = fused_max_pool(layers[-1], clouds, self._search_dtype)
+        return values, indices
 
     def not_supported_reasons(self) -> list[str]:
         """Says in words why this module, as it is now, takes the plain path; empty if it does not.

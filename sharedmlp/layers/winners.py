@@ -23,7 +23,7 @@ from sharedmlp.layers.threads import run_jobs
 
 # Columns of the (D, columns) buffer of products. On a CPU the buffer then stays in the caches; on
 # a GPU few large kernels beat many small ones.
-_CPU_COLUMNS = 512
+_CPU_COLUMNS = 1024
 _GPU_COLUMNS = 65536
 # Sums over points are taken in at most this many parts and then added in order, so that neither the
 # number of threads nor their timing changes a bit of the result.
@@ -131,17 +131,18 @@ def _plain(
     return values, flat.mean(0), flat.t() @ flat / len(flat)
 
 
-def _jobs(clouds: Tensor) -> list[list[tuple[int, int]]]:
+def deal_clouds(clouds: Tensor) -> list[list[tuple[int, int]]]:
     """Deals the clouds to jobs, each a list of ranges of clouds small enough for one tile."""
     num_clouds, num_points, _ = clouds.shape
-    step = max(1, _columns(clouds) // num_points)
+    step = max(1, tile_columns(clouds) // num_points)
     ranges = [(i, min(i + step, num_clouds)) for i in range(0, num_clouds, step)]
     num_jobs = min(_MAX_JOBS, len(ranges)) if clouds.device.type == "cpu" else 1
     bounds = [len(ranges) * i // num_jobs for i in range(num_jobs + 1)]
     return [ranges[low:high] for low, high in pairwise(bounds)]
 
 
-def _columns(clouds: Tensor) -> int:
+def tile_columns(clouds: Tensor) -> int:
+    """Points in a tile, at most."""
     return _CPU_COLUMNS if clouds.device.type == "cpu" else _GPU_COLUMNS
 
 
@@ -154,8 +155,8 @@ def _search(
     search_dtype: torch.dtype,
 ) -> Winners:
     num_clouds, num_points, channels = clouds.shape
-    out_channels, columns = len(weight), _columns(clouds)
-    jobs = _jobs(clouds)
+    out_channels, columns = len(weight), tile_columns(clouds)
+    jobs = deal_clouds(clouds)
     values = clouds.new_empty(num_clouds, out_channels)
     indices = torch.empty(num_clouds, out_channels, dtype=torch.int64, device=clouds.device)
     sums = clouds.new_zeros(len(jobs), channels)
@@ -196,7 +197,9 @@ class _Buffer:
 
     def __init__(self, clouds: Tensor, search_dtype: torch.dtype, out_channels: int) -> None:
         _, num_points, self._channels = clouds.shape
-        rows = max(min(num_points, _columns(clouds)), _columns(clouds) // num_points * num_points)
+        rows = max(
+            min(num_points, tile_columns(clouds)), tile_columns(clouds) // num_points * num_points
+        )
         rows = min(rows, clouds.shape[0] * num_points)
         padded = -(-rows // _GROUP) * _GROUP
         self._centred = clouds.new_empty(rows, self._channels)
@@ -259,8 +262,10 @@ def _backward(
     """
     num_clouds, num_points, channels = clouds.shape
     count = num_clouds * num_points
-    columns = _columns(clouds)
-    jobs = _jobs(clouds)
+    columns = tile_columns(clouds)
+    jobs = deal_clouds(clouds)
+    if of_moments is not None:
+        of_mean, of_second = (gradient / count for gradient in of_moments)
     of_clouds = (
         torch.empty(clouds.shape, dtype=clouds.dtype, device=clouds.device)
         if needs_clouds
@@ -272,31 +277,26 @@ def _backward(
         buffer = _Buffer(clouds, clouds.dtype, 0)
         for number in numbers:
             for first, last in jobs[number]:
-                gradient = of_values[first:last].reshape(-1, 1)
+                size = last - first
                 rows = _flat_rows(indices[first:last], num_points)
-                inputs = (
-                    clouds[first] if last == first + 1 else clouds[first:last].reshape(-1, channels)
-                )
-                at_winners = (inputs[rows] - center).mul_(gradient)
-                of_weight[number].add_(at_winners.view(last - first, *weight.shape).sum(0))
+                gradient = of_values[first:last, :, None]
+                group = clouds[first:last].contiguous()  # a row of a (B, C, N) cloud is scattered
+                inputs = group.view(-1, channels)
+                at_winners = inputs.index_select(0, rows).view(size, *weight.shape)
+                at_winners.sub_(center).mul_(gradient)
+                of_weight[number].add_(at_winners[0] if size == 1 else at_winners.sum(0))
                 if of_clouds is None:
                     continue
                 target = of_clouds[first:last].view(-1, channels)
                 if of_moments is None:
                     target.zero_()
                 else:
-                    of_mean, of_second = of_moments
                     for point in range(0, num_points, columns):
-                        tile = clouds[first:last, point : point + columns]
-                        centred = buffer.center(tile, center)
+                        centred = buffer.center(group[:, point : point + columns], center)
                         out = target[point : point + len(centred)]
-                        torch.addmm(of_mean / count, centred, of_second / count, out=out)
-                torch.mul(
-                    weight.expand(last - first, -1, -1).reshape(-1, channels),
-                    gradient,
-                    out=at_winners,
-                )
-                target.index_add_(0, rows, at_winners)
+                        torch.addmm(of_mean, centred, of_second, out=out)
+                torch.mul(weight, gradient, out=at_winners)
+                target.index_add_(0, rows, at_winners.view(-1, channels))
 
     run_jobs(worker, len(jobs))
     return of_clouds, of_weight.sum(0)
