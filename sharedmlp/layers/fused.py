@@ -150,6 +150,10 @@ def _batch_norm_max(
         shift = weight @ mean
         _track(norm, shift + weight @ center, bias, variance, count)
         centred = found.values - shift
+        if bias is not None:
+            centred = (
+                centred + 0.0 * bias
+            )  # subtracted with the mean: its gradient is zero, not None
     else:
         assert norm.running_mean is not None
         assert norm.running_var is not None

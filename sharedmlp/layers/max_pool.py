@@ -36,6 +36,12 @@ class SharedMLPMaxPool(SharedMLP):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(channels, **options)
+        if fused not in ("auto", True, False):
+            raise ValueError(f'fused is "auto", True or False, got {fused!r}')
+        if search_precision not in ("float32", "bfloat16"):
+            raise ValueError(
+                f'search_precision is "float32" or "bfloat16", got {search_precision!r}'
+            )
         self.fused = fused
         self._search_dtype = None if search_precision == "float32" else torch.bfloat16
         if fused is True:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
-from tests.formula import Formula, randomize
+from tests.formula import Formula, check_against_formula, randomize
 from tests.tolerances import assert_close
 
 BACKENDS = ["linear", "conv1d", "conv2d"]
@@ -27,39 +27,6 @@ def dtype(request):
     return request.param
 
 
-def check(mlp, channel_dim, shape, dtype, norm, activation, pooled=False):
-    mlp = mlp.to(dtype)
-    randomize(mlp)
-    formula = Formula.of(mlp, norm, activation)
-    x = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
-    x.requires_grad_()
-    plain_x = x.detach().clone().requires_grad_()
-
-    channels_last = plain_x.movedim(channel_dim, -1)
-    expected = formula(channels_last.reshape(-1, channels_last.shape[-1]))
-    expected = expected.reshape(*channels_last.shape[:-1], -1)
-    if pooled:
-        expected = expected.max(-2).values
-    expected = expected.movedim(-1, channel_dim)
-    y = mlp(x)
-
-    assert_close(y.detach(), expected.detach(), name="output")
-    direction = torch.randn(y.shape, dtype=dtype, generator=torch.Generator().manual_seed(2))
-    (y * direction).sum().backward()
-    (expected * direction).sum().backward()
-    assert_close(x.grad, plain_x.grad, name="input gradient")
-    # A parameter's gradient sums over all positions, and the gradient of a bias in front of batch
-    # norm is a sum that cancels to zero: compare at the scale of the largest gradient.
-    scale = max(p.grad.abs().max().item() for p in formula.parameters.values())
-    for name, parameter in mlp.named_parameters():
-        want = formula.parameters[name].grad
-        assert_close(
-            parameter.grad.reshape(want.shape), want, kind="gradient", scale=scale, name=name
-        )
-    for name, buffer in mlp.named_buffers():
-        assert_close(buffer, formula.buffers[name], name=name)
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", SHAPES)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -68,29 +35,34 @@ def check(mlp, channel_dim, shape, dtype, norm, activation, pooled=False):
 def test_shared_mlp_equals_the_plain_formula(backend, layout, training, bias, norm, dtype):
     channel_dim, shape = SHAPES[layout]
     mlp = SharedMLP([3, 6, 4], backend=backend, norm=norm, bias=bias, channel_dim=channel_dim)
-    check(mlp.train(training), channel_dim, shape, dtype, norm, "relu")
+    check_against_formula(mlp.train(training), channel_dim, shape, dtype, norm, "relu")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", SHAPES)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("norm", ["batch", "layer", None])
-def test_max_pool_equals_the_plain_formula(backend, layout, training, norm, dtype):
+@pytest.mark.parametrize("fused", ["auto", False])
+def test_max_pool_equals_the_plain_formula(backend, layout, training, norm, fused, dtype):
     channel_dim, shape = SHAPES[layout]
-    pool = SharedMLPMaxPool([3, 6, 9], backend=backend, norm=norm, channel_dim=channel_dim)
-    check(pool.train(training), channel_dim, shape, dtype, norm, "relu", pooled=True)
+    pool = SharedMLPMaxPool(
+        [3, 6, 9], backend=backend, norm=norm, channel_dim=channel_dim, fused=fused
+    )
+    check_against_formula(
+        pool.train(training), channel_dim, shape, dtype, norm, "relu", pooled=True
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("activation", [None, "relu", "leaky_relu"])
 def test_activations(backend, activation, dtype):
     mlp = SharedMLP([3, 6, 4], backend=backend, activation=activation)
-    check(mlp, *SHAPES["BNC"], dtype, "batch", activation)
+    check_against_formula(mlp, *SHAPES["BNC"], dtype, "batch", activation)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_batch_norm_takes_the_channels_even_where_n_equals_c(backend, dtype):
-    check(SharedMLP([3, 3, 3], backend=backend), *SQUARE, dtype, "batch", "relu")
+    check_against_formula(SharedMLP([3, 3, 3], backend=backend), *SQUARE, dtype, "batch", "relu")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -100,7 +72,7 @@ def test_batch_norm_takes_the_channels_even_where_n_equals_c(backend, dtype):
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_norm_kwargs_reach_the_norm(backend, norm_kwargs, training, dtype):
     mlp = SharedMLP([3, 6, 4], backend=backend, norm_kwargs=norm_kwargs).train(training)
-    check(mlp, *SHAPES["BNC"], dtype, "batch", "relu")
+    check_against_formula(mlp, *SHAPES["BNC"], dtype, "batch", "relu")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -122,8 +94,9 @@ def test_zero_points_in_eval(backend, channel_dim, shape):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_winners_are_the_argmax(backend):
-    pool = SharedMLPMaxPool([3, 6, 9], backend=backend).double()
+@pytest.mark.parametrize("fused", [True, False])
+def test_winners_are_the_argmax(backend, fused):
+    pool = SharedMLPMaxPool([3, 6, 9], backend=backend, fused=fused).double()
     randomize(pool)
     formula = Formula.of(pool, "batch", "relu")
     x = torch.randn(4, 7, 3, dtype=torch.float64)
@@ -137,9 +110,15 @@ def test_winners_are_the_argmax(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", SHAPES)
-def test_the_max_without_gradients_is_the_same(backend, layout):
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("norm", ["batch", None])
+def test_the_max_without_gradients_is_the_same(backend, layout, fused, norm):
     channel_dim, shape = SHAPES[layout]
-    pool = SharedMLPMaxPool([3, 6, 9], backend=backend, channel_dim=channel_dim).double().eval()
+    pool = SharedMLPMaxPool(
+        [3, 6, 9], backend=backend, channel_dim=channel_dim, fused=fused, norm=norm
+    )
+    pool = pool.double().eval()
+    randomize(pool)
     x = torch.randn(shape, dtype=torch.float64)
     expected = pool(x)
     with torch.no_grad():
