@@ -295,18 +295,22 @@ def test_autocast_keeps_the_statistics_in_float32(backend, training):
 
 
 def test_bfloat16_search_recomputes_the_values_exactly():
-    x = clouds(8, 5000, 3, dtype=torch.float32)
-    exact = make(dtype=torch.float32)
-    quick = make(dtype=torch.float32, search_precision="bfloat16")
+    # On a sphere the runner-up is close behind the winner: closer than bfloat16 can tell.
+    x = nn.functional.normalize(clouds(8, 5000, 3, dtype=torch.float32), dim=-1)
+    exact = SharedMLPMaxPool([3, 9], fused=True)
+    quick = SharedMLPMaxPool([3, 9], fused=True, search_precision="bfloat16")
+    quick.load_state_dict(exact.state_dict())
     values, indices = exact(x, return_indices=True)
     quick_values, quick_indices = quick(x, return_indices=True)
     same = indices == quick_indices
-    assert 0.2 < same.float().mean() < 1.0  # else bfloat16 was not used at all
+    assert 0.05 < same.float().mean() < 1.0  # else bfloat16 was not used at all
     assert_close(quick_values[same], values[same])
     assert (quick_values <= values + 1e-5).all()  # another winner is never a larger one
     assert (values - quick_values).max() < 0.02 * scale_of(values)
     with torch.no_grad():
-        assert_close(quick.eval()(x)[same], exact.eval()(x)[same])
+        values, indices = exact.eval()(x, return_indices=True)
+        same = indices == quick.eval()(x, return_indices=True)[1]
+        assert_close(quick(x)[same], values[same])
 
 
 @pytest.mark.parametrize(
