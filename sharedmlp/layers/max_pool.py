@@ -22,9 +22,21 @@ class SharedMLPMaxPool(SharedMLP):
         - ``channel_dim=-1``: ``(..., N, in_channels) -> (..., out_channels)``.
         - ``channel_dim=1``: ``(B, in_channels, ..., N) -> (B, out_channels, ...)``.
 
-    A tie gives the gradient to one winner, as ``torch.max(dim)`` does. The arguments, the
-    state-dict keys and the errors are those of :class:`SharedMLP`; a cloud needs at least one
-    point.
+    The last layer, batch norm, activation and max run fused wherever they can, with the same
+    numbers and without the ``(B, N, out_channels)`` tensor (:mod:`sharedmlp.layers.fused`); the
+    modules, their parameters and the state-dict keys are those of :class:`SharedMLP` all the same.
+    A tie gives the gradient to one winner, as ``torch.max(dim)`` does.
+
+    Args:
+        channels: Widths, as in :class:`SharedMLP`.
+        fused: ``"auto"`` takes the fused path unless there are :meth:`not_supported_reasons`, True
+            makes those an error, False takes the plain path.
+        search_precision: ``"bfloat16"`` finds the winners among products in bfloat16 and computes
+            their values again exactly: faster, but of points almost as large another may win.
+        **options: Further arguments of :class:`SharedMLP`.
+
+    Raises:
+        ValueError: As :class:`SharedMLP`; if a cloud has no points; if ``fused=True`` cannot be.
     """
 
     def __init__(

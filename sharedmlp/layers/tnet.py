@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class TNet(nn.Module):
         backend: The backend of the shared MLP.
         channels: Widths of the shared MLP.
         hidden_channels: Widths of the fully connected layers.
+        **options: Further arguments of the :class:`SharedMLPMaxPool`, such as ``fused``.
 
     Raises:
         ValueError: If an argument or an input has the wrong shape, or a batch of one cloud comes in
@@ -40,10 +42,11 @@ class TNet(nn.Module):
         backend: str = "linear",
         channels: Sequence[int] = (64, 128, 1024),
         hidden_channels: Sequence[int] = (512, 256),
+        **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.pool = SharedMLPMaxPool([dim, *channels], backend=backend)
+        self.pool = SharedMLPMaxPool([dim, *channels], backend=backend, **options)
         # Fully connected over the global feature: its positions are the clouds of the batch.
         self.head = SharedMLP([channels[-1], *hidden_channels, dim * dim], plain_last=True)
         last = self.head.layers[-1].get_submodule("linear")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class PointNet(nn.Module):
         backend: ``"linear"``, ``"conv1d"`` or ``"conv2d"``, for every shared MLP.
         transforms: Whether to have the input and the feature T-Net.
         dropout: Dropout probability on the last hidden layer.
+        fused: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`.
+        search_precision: Likewise.
         local_channels: Widths of the shared MLP in front of the feature T-Net.
         global_channels: Widths of the shared MLP in front of the max.
         head_channels: Widths of the hidden fully connected layers.
@@ -66,6 +68,8 @@ class PointNet(nn.Module):
         backend: str = "linear",
         transforms: bool = True,
         dropout: float = 0.3,
+        fused: bool | Literal["auto"] = "auto",
+        search_precision: Literal["float32", "bfloat16"] = "float32",
         local_channels: Sequence[int] = (64, 64),
         global_channels: Sequence[int] = (64, 128, 1024),
         head_channels: Sequence[int] = (512, 256),
@@ -77,11 +81,16 @@ class PointNet(nn.Module):
                 f"got num_classes={num_classes} and in_channels={in_channels}"
             )
         self.in_channels = in_channels
-        self.input_tnet = TNet(3, backend=backend) if transforms else None
+        options: dict[str, Any] = {
+            "backend": backend,
+            "fused": fused,
+            "search_precision": search_precision,
+        }
+        self.input_tnet = TNet(3, **options) if transforms else None
         self.local_mlp = SharedMLP([in_channels, *local_channels], backend=backend)
         width = local_channels[-1]
-        self.feature_tnet = TNet(width, backend=backend) if transforms else None
-        self.global_pool = SharedMLPMaxPool([width, *global_channels], backend=backend)
+        self.feature_tnet = TNet(width, **options) if transforms else None
+        self.global_pool = SharedMLPMaxPool([width, *global_channels], **options)
         # Fully connected over the global feature: its positions are the clouds of the batch.
         self.head = SharedMLP(
             [global_channels[-1], *head_channels, num_classes],

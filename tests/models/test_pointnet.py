@@ -11,9 +11,9 @@ BACKENDS = ["linear", "conv1d", "conv2d"]
 MODELS = ["pointnet", "pointnet_vanilla"]
 
 
-def train(backend, steps, name="pointnet"):
+def train(backend, steps, name="pointnet", fused=False):
     torch.manual_seed(0)
-    model = create_model(name, 5, backend=backend).double()
+    model = create_model(name, 5, backend=backend, fused=fused).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
@@ -31,18 +31,25 @@ def train(backend, steps, name="pointnet"):
     return model
 
 
-def test_ten_optimiser_steps_stay_together():
-    models = [train(backend, 10) for backend in BACKENDS]
-    expected = models[0].state_dict()
-    moved = train("linear", 0).state_dict()
-    assert (
-        expected["head.layers.0.linear.weight"] - moved["head.layers.0.linear.weight"]
-    ).abs().max() > 1e-3
-    for model in models[1:]:
-        for name, value in model.state_dict().items():
+@pytest.mark.parametrize(
+    ("steps", "runs"),
+    [
+        (10, [(backend, False) for backend in BACKENDS]),
+        (20, [("linear", False), *((backend, True) for backend in BACKENDS)]),
+    ],
+    ids=["plain", "fused"],
+)
+def test_optimiser_steps_stay_together(steps, runs):
+    (backend, fused), *others = runs
+    expected = train(backend, steps, fused=fused).state_dict()
+    start = train(backend, 0).state_dict()
+    assert (expected["head.layers.0.linear.weight"] - start["head.layers.0.linear.weight"]).any()
+    for backend, fused in others:
+        for name, value in train(backend, steps, fused=fused).state_dict().items():
             if value.is_floating_point():
                 want = expected[name].reshape(value.shape)
-                assert_close(value, want, kind="training", scale=1.0, name=name)
+                kind = "training, fused" if fused else "training"
+                assert_close(value, want, kind=kind, scale=1.0, name=f"{backend} {name}")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
