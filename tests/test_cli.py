@@ -15,7 +15,7 @@ from torch import nn
 
 from sharedmlp.__main__ import main
 from sharedmlp.train import ClassificationTask, MeshTreeDataModule
-from tests.train.tiny import CLASSES, make_trainer, write_hdf5, write_tree
+from tests.train.tiny import CLASSES, write_hdf5, write_tree
 
 CONFIG = """\
 seed_everything: 0
@@ -131,28 +131,30 @@ def test_fit_ends_with_a_table_and_the_paths_of_what_it_wrote(inside):
         assert names <= set(header)
 
 
-def test_the_tested_checkpoint_is_the_best_one_not_the_network_as_it_ended(inside):
-    report = json.loads((RUN / "test_metrics.json").read_text())
-    assert report["checkpoint"] == BEST
-    task = ClassificationTask.load_from_checkpoint(BEST, map_location="cpu")
-    data = MeshTreeDataModule("tree", pool_size=64, num_points=32, batch_size=4)
-    make_trainer().test(task, data, verbose=False)
-    assert report["confusion"] == task.test_confusion.compute().tolist()
-
-
-def test_last_is_the_last_epoch_also_where_it_is_not_among_the_best(inside, monkeypatch, tmp_path):
+def test_best_is_tested_and_last_is_the_last_epoch_also_where_it_is_not_among_the_best(
+    inside, monkeypatch, tmp_path
+):
     def constant(task, batch, batch_idx):
         task.log("val/overall_accuracy", 0.5, batch_size=len(batch["label"]))
 
+    tested = {}
     monkeypatch.setattr(ClassificationTask, "validation_step", constant)
-    options = ["--trainer.logger.save_dir", str(tmp_path), "--test_after_fit", "false"]
-    main(["fit", "--config", "tiny.yaml", *options])
+    monkeypatch.setattr(
+        ClassificationTask, "on_test_start", lambda task: tested.update(task.state_dict())
+    )
+    main(["fit", "--config", "tiny.yaml", "--trainer.logger.save_dir", str(tmp_path)])
     folder = tmp_path / "tiny" / "version_0" / "checkpoints"
-    epochs = {
-        path.name: torch.load(path, weights_only=True)["epoch"]  # noqa: TID251 - a number
+    checkpoints = {
+        path.name: torch.load(path, weights_only=True)  # noqa: TID251 - plain values
         for path in folder.iterdir()
     }
+    epochs = {name: checkpoint["epoch"] for name, checkpoint in checkpoints.items()}
     assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
+    name = "model.local_mlp.layers.0.linear.weight"
+    assert torch.equal(tested[name], checkpoints["best.ckpt"]["state_dict"][name])
+    assert not torch.equal(tested[name], checkpoints["last.ckpt"]["state_dict"][name])
+    report = json.loads((folder.parent / "test_metrics.json").read_text())
+    assert report["checkpoint"] == str(folder / "best.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -242,11 +244,13 @@ def test_without_a_checkpoint_nothing_is_tested(inside, capsys, command, ckpt_pa
 
 
 def test_fast_dev_run_writes_nothing(inside, tmp_path, capsys):
+    before = sorted(inside.rglob("*"))
     options = ["--trainer.logger.save_dir", str(tmp_path / "new")]
     main(["fit", "--config", "tiny.yaml", "--trainer.fast_dev_run", "1", *options])
     options += ["--ckpt_path", BEST]
     main(["predict", "--config", "tiny.yaml", "--trainer.fast_dev_run", "1", *options])
     assert list(tmp_path.iterdir()) == []
+    assert sorted(inside.rglob("*")) == before
     assert "overall accuracy" in capsys.readouterr().out
 
 

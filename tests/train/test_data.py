@@ -1,4 +1,5 @@
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,6 +217,35 @@ def test_augmentation_is_for_training_alone_and_new_each_epoch(monkeypatch, rota
         assert torch.equal(first, second) is not rotate
         assert np.array_equal(first, pool.points[index]) is not rotate
         np.testing.assert_array_equal(first[:, 2], pool.points[index][:, 2])
+
+
+def test_augmentation_is_a_function_of_the_seed_of_the_run_the_epoch_and_the_clouds(monkeypatch):
+    data = ArrayDataModule()
+
+    def augment(seed=0, epoch=0, index=(3, 1)):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        data.trainer = SimpleNamespace(training=True, current_epoch=epoch)
+        points = torch.linspace(-1, 1, 96).reshape(2, 16, 3)
+        batch = {"points": points, "index": torch.tensor(index)}
+        torch.manual_seed(torch.seed())
+        return data.on_after_batch_transfer(batch, 0)["points"]
+
+    assert torch.equal(augment(), augment())
+    for change in ({"seed": 1}, {"epoch": 1}, {"index": (1, 3)}):
+        assert not torch.equal(augment(), augment(**change)), change
+
+
+def test_training_draws_anew_by_epoch_and_run_and_validation_never(monkeypatch):
+    def draw(split, seed, epoch):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        data = ArrayDataModule(pool_size=64)
+        data.setup("fit")
+        data.datasets[split].set_epoch(epoch)
+        return data.datasets[split][0]["points"]
+
+    for seed, epoch in ((0, 1), (1, 0)):
+        assert not torch.equal(draw("train", 0, 0), draw("train", seed, epoch))
+        assert torch.equal(draw("val", 0, 0), draw("val", seed, epoch))
 
 
 def test_every_augmentation_argument_has_an_effect(monkeypatch):
