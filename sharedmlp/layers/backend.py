@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sharedmlp.layers.layout import ChannelsFirst, ChannelsLast, Layout
+from sharedmlp.layers.sync_norm import SyncBatchNorm
 
 
 class ChannelsFirstLayerNorm(nn.LayerNorm):
@@ -54,19 +55,27 @@ BACKENDS: dict[str, Backend] = {
             name="linear",
             layout=ChannelsLast("BNC"),
             linear=lambda i, o, bias: nn.Linear(i, o, bias=bias),
-            norms={"batch": nn.BatchNorm1d, "layer": nn.LayerNorm},
+            norms={"batch": nn.BatchNorm1d, "sync_batch": SyncBatchNorm, "layer": nn.LayerNorm},
         ),
         Backend(
             name="conv1d",
             layout=ChannelsFirst("BCN", spatial_dims=1),
             linear=lambda i, o, bias: nn.Conv1d(i, o, kernel_size=1, bias=bias),
-            norms={"batch": nn.BatchNorm1d, "layer": ChannelsFirstLayerNorm},
+            norms={
+                "batch": nn.BatchNorm1d,
+                "sync_batch": SyncBatchNorm,
+                "layer": ChannelsFirstLayerNorm,
+            },
         ),
         Backend(
             name="conv2d",
             layout=ChannelsFirst("BCHW", spatial_dims=2),
             linear=lambda i, o, bias: nn.Conv2d(i, o, kernel_size=1, bias=bias),
-            norms={"batch": nn.BatchNorm2d, "layer": ChannelsFirstLayerNorm},
+            norms={
+                "batch": nn.BatchNorm2d,
+                "sync_batch": SyncBatchNorm,
+                "layer": ChannelsFirstLayerNorm,
+            },
         ),
     )
 }

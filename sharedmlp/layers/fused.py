@@ -14,15 +14,21 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.distributed.nn.functional as dist_functional
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedmlp.layers.shared_mlp import PointwiseLayer
+from sharedmlp.layers.sync_norm import (
+    SyncBatchNorm,
+    shared_center,
+    shared_means,
+    sharing_group,
+    track,
+)
 from sharedmlp.layers.winners import find_winners
 
 _LINEARS = (nn.Linear, nn.Conv1d, nn.Conv2d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm)
 _MONOTONE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
@@ -128,27 +134,20 @@ def _batch_norm_max(
     batch_statistics = norm.training or norm.running_mean is None
     sign = torch.ones_like(weight[:, 0]) if norm.weight is None else norm.weight.detach().sign()
     if batch_statistics:
-        group = _process_group(norm)
-        count = torch.tensor([float(clouds.shape[0] * clouds.shape[1])], dtype=clouds.dtype).to(
-            clouds.device
-        )
-        center = clouds.detach().mean((0, 1))
-        if group is not None:
-            total = torch.cat([count, center * count])
-            distributed.all_reduce(total, group=group)
-            center = total[1:] / total[0]
+        group = sharing_group(norm)
+        count = clouds.new_tensor([clouds.shape[0] * clouds.shape[1]])
+        center = shared_center(clouds.detach().mean((0, 1)), count, group)
         found = find_winners(clouds, weight, sign, center, moments=True, search_dtype=search_dtype)
-        mean, second = found.mean, found.second_moment
-        if group is not None:
-            sums = torch.cat([count, mean * count, (second * count).flatten()])
-            sums = dist_functional.all_reduce(sums, group=group)  # type: ignore[no-untyped-call]
-            count, mean = sums[:1].detach(), sums[1 : 1 + len(mean)] / sums[0].detach()
-            second = sums[1 + len(mean) :].view_as(second) / count
+        moments, count = shared_means(
+            torch.cat([found.mean[None], found.second_moment]), count, group
+        )
+        mean, second = moments[0], moments[1:]
         # center is the mean but for rounding, so the second term is tiny and nothing cancels
         covariance = second - torch.outer(mean, mean)
         variance = ((weight @ covariance) * weight).sum(1).clamp(min=0)
         shift = weight @ mean
-        _track(norm, shift + weight @ center, bias, variance, count)
+        offset = shift + weight @ center
+        track(norm, offset if bias is None else offset + bias, variance, count)
         centred = found.values - shift
         if bias is not None:
             centred = (
@@ -171,29 +170,3 @@ def _batch_norm_max(
     if norm.weight is not None:
         normalised = normalised * norm.weight + norm.bias
     return normalised, found.indices
-
-
-@torch.no_grad()
-def _track(
-    norm: _BatchNorm, mean: Tensor, bias: Tensor | None, variance: Tensor, count: Tensor
-) -> None:
-    """Moves the running statistics, as ``nn.BatchNorm1d`` would."""
-    if not norm.training or norm.running_mean is None or norm.running_var is None:
-        return
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    factor = norm.momentum
-    if factor is None:
-        factor = 1.0 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean if bias is None else mean + bias, factor)
-    norm.running_var.lerp_(variance * (count / (count - 1)), factor)
-
-
-def _process_group(norm: _BatchNorm) -> distributed.ProcessGroup | None:
-    """The processes whose statistics a SyncBatchNorm shares, or None."""
-    if not (isinstance(norm, nn.SyncBatchNorm) and norm.training):
-        return None
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return None
-    group = norm.process_group or distributed.group.WORLD
-    return group if distributed.get_world_size(group) > 1 else None

@@ -79,7 +79,8 @@ class SharedMLP(nn.Module):
         channels: Widths from the input to the output, such as ``[3, 64, 64]``.
         backend: ``"linear"`` (``nn.Linear``), ``"conv1d"`` (``nn.Conv1d`` with kernel 1) or
             ``"conv2d"`` (``nn.Conv2d`` 1x1).
-        norm: ``"batch"``, ``"layer"`` (over the channels of each position) or None.
+        norm: ``"batch"``, ``"sync_batch"`` (statistics shared by all processes of a distributed
+            training, on a CPU too), ``"layer"`` (over the channels of each position) or None.
         activation: ``"relu"``, ``"leaky_relu"``, ``"gelu"``, ``"silu"``, ``"tanh"`` or None.
         dropout: Probability, one for all layers or one a layer.
         bias: Whether the linear maps have a bias. None means: where no batch norm follows, which
@@ -135,12 +136,12 @@ class SharedMLP(nn.Module):
                     norm=layer_norm,
                     activation=None if plain else activation,
                     dropout=0.0 if plain else dropouts[i],
-                    bias=layer_norm != "batch" if bias is None else bias,
+                    bias=not _is_batch(layer_norm) if bias is None else bias,
                     norm_kwargs=norm_kwargs or {},
                 )
             )
         self.layers = nn.ModuleList(layers)
-        self._has_batch_norm = any(layer.norm is not None for layer in layers) and norm == "batch"
+        self._has_batch_norm = any(layer.norm is not None for layer in layers) and _is_batch(norm)
 
     @property
     def in_channels(self) -> int:
@@ -191,6 +192,10 @@ class SharedMLP(nn.Module):
                 f"norm, got {shape}: use a larger batch, call eval(), or choose another norm"
             )
         return positions
+
+
+def _is_batch(norm: str | None) -> bool:
+    return norm in ("batch", "sync_batch")
 
 
 def _check_channels(channels: Sequence[int]) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class TNet(nn.Module):
     Args:
         dim: Size of the transform and width of the input.
         backend: The backend of the shared MLP.
+        norm: The norm of all layers.
         channels: Widths of the shared MLP.
         hidden_channels: Widths of the fully connected layers.
         **options: Further arguments of the :class:`SharedMLPMaxPool`, such as ``fused``.
@@ -40,15 +41,18 @@ class TNet(nn.Module):
         dim: int,
         *,
         backend: str = "linear",
+        norm: str = "batch",
         channels: Sequence[int] = (64, 128, 1024),
         hidden_channels: Sequence[int] = (512, 256),
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.pool = SharedMLPMaxPool([dim, *channels], backend=backend, **options)
+        self.pool = SharedMLPMaxPool([dim, *channels], backend=backend, norm=norm, **options)
         # Fully connected over the global feature: its positions are the clouds of the batch.
-        self.head = SharedMLP([channels[-1], *hidden_channels, dim * dim], plain_last=True)
+        self.head = SharedMLP(
+            [channels[-1], *hidden_channels, dim * dim], norm=norm, plain_last=True
+        )
         last = self.head.layers[-1].get_submodule("linear")
         with torch.no_grad():
             last.get_parameter("weight").zero_()

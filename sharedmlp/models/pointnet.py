@@ -49,6 +49,7 @@ class PointNet(nn.Module):
         backend: ``"linear"``, ``"conv1d"`` or ``"conv2d"``, for every shared MLP.
         transforms: Whether to have the input and the feature T-Net.
         dropout: Dropout probability on the last hidden layer.
+        norm: ``"sync_batch"`` shares the statistics among the processes of a distributed training.
         fused: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`.
         search_precision: Likewise.
         local_channels: Widths of the shared MLP in front of the feature T-Net.
@@ -68,6 +69,7 @@ class PointNet(nn.Module):
         backend: str = "linear",
         transforms: bool = True,
         dropout: float = 0.3,
+        norm: Literal["batch", "sync_batch"] = "batch",
         fused: bool | Literal["auto"] = "auto",
         search_precision: Literal["float32", "bfloat16"] = "float32",
         local_channels: Sequence[int] = (64, 64),
@@ -83,11 +85,12 @@ class PointNet(nn.Module):
         self.in_channels = in_channels
         options: dict[str, Any] = {
             "backend": backend,
+            "norm": norm,
             "fused": fused,
             "search_precision": search_precision,
         }
         self.input_tnet = TNet(3, **options) if transforms else None
-        self.local_mlp = SharedMLP([in_channels, *local_channels], backend=backend)
+        self.local_mlp = SharedMLP([in_channels, *local_channels], backend=backend, norm=norm)
         width = local_channels[-1]
         self.feature_tnet = TNet(width, **options) if transforms else None
         self.global_pool = SharedMLPMaxPool([width, *global_channels], **options)
@@ -95,6 +98,7 @@ class PointNet(nn.Module):
         self.head = SharedMLP(
             [global_channels[-1], *head_channels, num_classes],
             dropout=[*[0.0] * (len(head_channels) - 1), dropout, 0.0],
+            norm=norm,
             plain_last=True,
         )
 

@@ -1,0 +1,99 @@
+"""The fused layer in two gloo processes, with and without synchronised statistics."""
+
+import itertools
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sharedmlp import SharedMLP, SharedMLPMaxPool
+from tests.formula import check_against_formula, randomize, scale_of
+from tests.tolerances import assert_close
+
+BACKENDS = ["linear", "conv1d", "conv2d"]
+# Five clouds here, two there: the counts of points differ too.
+SHARES = [slice(0, 5), slice(5, 7)]
+
+
+def make(backend, norm="batch", fused=True):
+    torch.manual_seed(0)
+    pool = SharedMLPMaxPool([3, 5, 9], backend=backend, fused=fused, bias=True, norm=norm).double()
+    randomize(pool)
+    return pool
+
+
+def clouds():
+    return torch.randn(7, 11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def direction():
+    return torch.randn(7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def run(pool, x, direction):
+    x = x.clone().requires_grad_()
+    y = pool(x)
+    (y * direction).sum().backward()
+    return y.detach(), x.grad
+
+
+def check(rank, backend, synchronised, fused):
+    pool = make(backend, "sync_batch" if synchronised else "batch", fused)
+    share = SHARES[rank]
+    got = run(DistributedDataParallel(pool), clouds()[share], direction()[share])
+
+    if synchronised:  # as one process sees the whole batch
+        whole = make(backend)
+        y, gradient = run(whole, clouds(), direction())
+        want = (y[share], gradient[share])
+        references = [whole]
+    else:  # as each process sees its own share
+        references = [make(backend) for _ in SHARES]
+        results = [
+            run(reference, clouds()[s], direction()[s])
+            for reference, s in zip(references, SHARES, strict=True)
+        ]
+        want = results[rank]
+    for value, expected, name in zip(got, want, ("output", "input gradient"), strict=True):
+        assert_close(value, expected, name=name)
+    # DistributedDataParallel averages over the two processes.
+    totals = {
+        name: sum(dict(r.named_parameters())[name].grad for r in references) / 2
+        for name, _ in pool.named_parameters()
+    }
+    scale = max(map(scale_of, totals.values()))
+    for name, parameter in pool.named_parameters():
+        assert_close(parameter.grad, totals[name], kind="gradient", scale=scale, name=name)
+    own = references[0] if synchronised else references[rank]
+    for name, buffer in own.named_buffers():
+        assert_close(pool.state_dict()[name], buffer, name=name)
+
+
+def work(rank, file):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"file://{file}", world_size=2, rank=rank)
+    try:
+        for case in itertools.product(BACKENDS, [True, False], [True, False]):
+            try:
+                check(rank, *case)
+            except AssertionError as error:
+                raise AssertionError(f"backend, synchronised, fused = {case}: {error}") from error
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_two_processes_synchronised_and_not(tmp_path):
+    mp.spawn(work, (tmp_path / "rendezvous",), nprocs=2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_process_is_plain_batch_norm(backend):
+    mlp = SharedMLP([3, 6, 4], backend=backend, norm="sync_batch")
+    check_against_formula(mlp, -1, (4, 7, 3), torch.float64, "batch", "relu")
+
+
+def test_torchs_own_is_fused_too():
+    pool = nn.SyncBatchNorm.convert_sync_batchnorm(make("linear"))
+    assert pool.not_supported_reasons() == []
