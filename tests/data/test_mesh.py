@@ -137,6 +137,10 @@ BAD = {
         "line 6: not a finite number",
     ),
     "no area": ("OFF\n3 1 0\n0 0 0\n.1 .1 .1\n.3 .3 .3\n3 0 1 2\n", "no area"),
+    "no area but for rounding": (
+        "OFF\n3 1 0\n.1 .1 .1\n.13 .19 .31\n.17 .31 .59\n3 0 1 2\n",
+        "no area",
+    ),
     "no area, far away": ("OFF\n3 2 0\n7 7 7\n7 7 7\n7 7 7\n3 0 1 2\n3 2 1 0\n", "no area"),
 }
 

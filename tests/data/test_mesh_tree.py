@@ -76,6 +76,13 @@ def test_a_pool_of_a_split(tree):
     assert len(prepare(tree, "test")) == 4
 
 
+def test_equal_meshes_give_different_clouds(tree):
+    shutil.copy(tree / "a" / "train" / "a_0000.off", tree / "a" / "train" / "copy.off")
+    pool = prepare(tree)
+    first, second = (pool.points[pool.names.index(f"a/train/{n}.off")] for n in ("a_0000", "copy"))
+    assert not np.isin(first, second).any()
+
+
 def test_points_lie_on_their_own_mesh(tree):
     pool = prepare(tree, normals=True, pool_size=4000)
     assert pool.points.shape == (6, 4000, 6)
@@ -122,7 +129,9 @@ def test_the_second_call_opens_the_cache(tree, no_reading):
     assert len(caches(tree)) == 1
 
 
-@pytest.mark.parametrize("change", ["time", "size", "new file", "new class", "new name"])
+@pytest.mark.parametrize(
+    "change", ["time", "size", "new file", "new class", "last class", "new name"]
+)
 def test_a_change_of_the_sources_means_another_cache(tree, change):
     prepare(tree)
     path = tree / "b" / "train" / "b_0001.off"
@@ -136,10 +145,13 @@ def test_a_change_of_the_sources_means_another_cache(tree, change):
         shutil.copy(path, path.with_name("b_0009.off"))
     elif change == "new class":
         (tree / "0" / "test").mkdir(parents=True)  # shifts the labels of all others
+    elif change == "last class":
+        (tree / "z" / "test").mkdir(parents=True)  # shifts nothing, but counts
     elif change == "new name":
         path.rename(path.with_name("c.off"))
     pool = prepare(tree)
     assert len(caches(tree)) == 2
+    assert pool.class_names == find_class_names(tree)
     assert set(pool.labels) == ({1, 2} if change == "new class" else {0, 1})
     assert ("b/train/c.off" in pool.names) == (change == "new name")
 
@@ -152,13 +164,15 @@ def test_other_settings_mean_another_cache(tree, option):
         assert not np.array_equal(first.points, second.points)
 
 
-@pytest.mark.parametrize("damage", ["points cut", "index cut", "no points", "no index", "garbage"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "longer", "index cut", "no points", "no index", "garbage"]
+)
 def test_a_damaged_cache_is_built_anew(tree, damage, caplog):
     expected = np.array(prepare(tree).points)
     (directory,) = (tree / ".sharedmlp_cache").iterdir()
     points, index = directory / "points.npy", directory / "index.json"
-    if damage == "points cut":
-        os.truncate(points, points.stat().st_size - 1)
+    if damage in ("cut", "longer"):
+        os.truncate(points, points.stat().st_size + (1 if damage == "longer" else -1))
     elif damage == "index cut":
         os.truncate(index, index.stat().st_size // 2)
     elif damage == "no points":

@@ -98,6 +98,26 @@ def test_an_interrupted_call_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_loser_of_a_race_takes_only_the_same_shapes(tmp_path, monkeypatch, seed):
+    root, counts = tmp_path / "shapes", {"train_per_class": 1, "test_per_class": 1}
+
+    def overtaken(*args):
+        monkeypatch.setattr(shapes, "_make_shape", original)
+        if not root.exists():
+            write_shapes(root, **counts, seed=seed)
+        return original(*args)
+
+    original = shapes._make_shape
+    monkeypatch.setattr(shapes, "_make_shape", overtaken)
+    if seed == 0:
+        assert write_shapes(root, **counts) == root
+    else:
+        with pytest.raises(FileExistsError, match="'seed': 1"):
+            write_shapes(root, **counts)
+    assert list(tmp_path.iterdir()) == [root]
+
+
 def test_no_meshes_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="test_per_class=0"):
         write_shapes(tmp_path / "shapes", test_per_class=0)
