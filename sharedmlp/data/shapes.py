@@ -77,9 +77,9 @@ def write_shapes(
                         folder / f"{name}.off", digits=6
                     )
         (temporary / _MARKER).write_text(json.dumps(settings), encoding="utf-8")
-        if root.exists():
-            root.rmdir()  # empty, as seen above; a rename over it is not possible everywhere
         try:
+            if root.exists():
+                root.rmdir()  # it was empty; a rename over it is not possible everywhere
             temporary.rename(root)
         except OSError:
             if not root.exists():
