@@ -132,14 +132,17 @@ class PointCloudDataModule(pl.LightningDataModule):
         """Loads shuffled training clouds."""
         dataset = self.datasets["train"]
         trainer = self.trainer
-        # The epoch of a resumed run. Lightning sets it too, but after its iterator has been made,
-        # when workers have already begun to load; `current_epoch` still lags behind here.
+        epoch = 0
+        if trainer is not None:
+            # The epoch of a resumed run. Lightning sets it too, but after its iterator has been
+            # made, when workers have already begun to load; `current_epoch` still lags behind here.
+            epoch = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         sampler = EpochSampler(
             dataset,
             batch_size=self.batch_size,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
-            epoch=trainer.fit_loop.epoch_progress.current.processed if trainer else 0,
+            epoch=epoch,
         )
         return self._loader(dataset, sampler)
 
