@@ -229,6 +229,10 @@ def main(args: list[str] | None = None) -> None:
     except (FileNotFoundError, MeshTreeError) as error:
         # What the user named is not there or not usable: the message is enough.
         sys.exit(f"sharedmlp: error: {error}")
+    except ImportError as error:
+        if "sharedmlp[" not in str(error):  # else the message names the extra to install
+            raise
+        sys.exit(f"sharedmlp: error: {error}")
 
 
 def _run_lightning(args: list[str] | None) -> None:

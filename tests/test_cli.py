@@ -295,6 +295,14 @@ def test_a_set_without_test_split_says_what_to_do(tmp_path, monkeypatch, capsys)
     assert "sharedmlp validate" in str(error.value.code)
 
 
+def test_a_missing_h5py_is_one_line_with_the_extra(tmp_path, monkeypatch):
+    root = write_hdf5(tmp_path / "set", pool_size=32)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(SystemExit, match=r"pip install 'sharedmlp\[hdf5\]'"):
+        main(["fit", "--data", "HDF5DataModule", "--data.root", str(root), "--data.num_points=16"])
+
+
 @pytest.fixture
 def bad_tree(tmp_path):
     root = write_tree(tmp_path / "tree", train=2, test=2)

@@ -55,7 +55,7 @@ class SharedMLPMaxPool(SharedMLP):
                 f'search_precision is "float32" or "bfloat16", got {search_precision!r}'
             )
         self.fused = fused
-        self._search_dtype = None if search_precision == "float32" else torch.bfloat16
+        self.search_precision = search_precision
         if fused is True:
             self._take_fused_path()
 
@@ -89,6 +89,7 @@ class SharedMLPMaxPool(SharedMLP):
     ) -> tuple[Tensor, Tensor | None]:
         """Takes the native input to the maxima ``(G, D)``, and to the winners where at hand."""
         layers = cast("list[PointwiseLayer]", list(self.layers))
+        search_dtype = torch.bfloat16 if self.search_precision == "bfloat16" else None
         free = not (need_indices or torch.is_grad_enabled())
         if not self._take_fused_path():
             for layer in layers:
@@ -96,12 +97,12 @@ class SharedMLPMaxPool(SharedMLP):
             if free:
                 return self._layout.amax_over_points(y, num_points), None
             return self._layout.max_over_points(y, num_points)
-        if free and self._search_dtype is None and all(map(can_fold, layers)):
+        if free and search_dtype is None and all(map(can_fold, layers)):
             return folded_max_pool(layers, self._layout.clouds(y, num_points)), None
         for layer in layers[:-1]:
             y = layer(y)
         clouds = self._layout.clouds(y, num_points)
-        values, indices = fused_max_pool(layers[-1], clouds, self._search_dtype)
+        values, indices = fused_max_pool(layers[-1], clouds, search_dtype)
         return values, indices
 
     def not_supported_reasons(self) -> list[str]:

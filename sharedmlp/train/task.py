@@ -38,6 +38,10 @@ class ClassificationTask(pl.LightningModule):
         in_channels: Channels of a point; 6 with normals.
         model: A name that ``sharedmlp.list_models()`` gives.
         backend: What the shared layers are made of: ``linear``, ``conv1d`` or ``conv2d``.
+        fused: Whether the last shared layers run fused with the max, where they can; the numbers
+            are the same.
+        search_precision: ``float32``, or ``bfloat16``: the winners of the max are found faster, and
+            those almost as large may be taken for them.
         dropout: Dropout probability in the head.
         learning_rate: Of the first step; the highest.
         schedule: ``constant``, or ``cosine``: from the first step down to zero at the last.
@@ -55,6 +59,8 @@ class ClassificationTask(pl.LightningModule):
         in_channels: int = 3,
         model: str = "pointnet",
         backend: Literal["linear", "conv1d", "conv2d"] = "linear",
+        fused: bool = True,
+        search_precision: Literal["float32", "bfloat16"] = "float32",
         dropout: float = 0.3,
         learning_rate: float = 0.001,
         schedule: Literal["constant", "cosine"] = "cosine",
@@ -76,6 +82,8 @@ class ClassificationTask(pl.LightningModule):
             num_classes=num_classes,
             in_channels=in_channels,
             backend=backend,
+            fused="auto" if fused else False,
+            search_precision=search_precision,
             dropout=dropout,
         )
         self.metrics = nn.ModuleDict()

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sharedmlp import SharedMLPMaxPool
 from sharedmlp.models import orthogonality_penalty
 from sharedmlp.train import ClassificationTask
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
@@ -152,3 +153,11 @@ def test_checkpoint_of_other_classes_is_refused(tmp_path):
     trainer.save_checkpoint(path)
     with pytest.raises(ValueError, match="trained on the 3 classes"):
         make_trainer().test(make_task(), data, ckpt_path=path, weights_only=True, verbose=False)
+
+
+@pytest.mark.parametrize(("fused", "expected"), [(True, "auto"), (False, False)])
+def test_fused_and_search_precision_reach_every_max(fused, expected):
+    task = make_task(model="pointnet", fused=fused, search_precision="bfloat16")
+    pools = [m for m in task.modules() if isinstance(m, SharedMLPMaxPool)]
+    assert [pool.fused for pool in pools] == [expected] * 3
+    assert all(pool.search_precision == "bfloat16" for pool in pools)
