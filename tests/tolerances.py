@@ -9,8 +9,8 @@ TOLERANCES = {
     "value": {torch.float64: 1e-11, torch.float32: 2e-5},
     # A parameter's gradient sums over every position, and through batch norm most of it cancels.
     "gradient": {torch.float64: 1e-11, torch.float32: 1e-4},
-    # The fused layer takes a channel's variance from the covariance of its inputs, as w S w^T: where
-    # it is small next to |w|^2 |S|, it keeps fewer of float32's digits than the plain formula's.
+    # The fused layer takes a channel's variance from the covariance of its inputs, as w S w^T.
+    # Where it is small next to |w|^2 |S|, it keeps fewer of float32's digits.
     "fused": {torch.float64: 1e-10, torch.float32: 1e-4},
     # Weights after ten optimiser steps, absolute: Adam divides by the root of the second moment and
     # so makes much of the roundings of small gradients.
