@@ -16,14 +16,20 @@ from threading import Lock
 import torch
 
 
+def _work_alone() -> None:
+    # A thread takes the process's number of threads at its first use of torch, which may come long
+    # after this: asking for the number makes it the first use.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 @lru_cache(maxsize=1)
 def _pool(num_threads: int, process_id: int) -> ThreadPoolExecutor:
     """The threads of this process: a fork inherits the pool's object but not its threads."""
     return ThreadPoolExecutor(
         num_threads,
         thread_name_prefix=f"sharedmlp-{process_id}",
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=_work_alone,
     )
 
 

@@ -1,5 +1,7 @@
 """The fused last layer against the plain formula, in the corners where it could differ."""
 
+import time
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
 from sharedmlp.layers import winners
+from sharedmlp.layers.threads import run_jobs
 from tests.formula import compare_with_formula as compare
 from tests.formula import randomize, scale_of
 from tests.tolerances import assert_close
@@ -404,3 +407,25 @@ def test_nan_is_not_hidden():
     assert (indices < 300).all()
     with torch.no_grad():
         assert torch.isnan(pool(x)[1]).all()
+
+
+def test_each_thread_works_alone_also_if_its_first_call_found_no_job():
+    before = torch.get_num_threads()
+    seen = []
+
+    def idle(jobs):
+        list(jobs)
+
+    def work(jobs):
+        for _ in jobs:
+            time.sleep(0.005)  # so that every thread gets one
+            seen.append(torch.get_num_threads())
+
+    try:
+        torch.set_num_threads(3)
+        for worker in (idle, work):
+            run_jobs(worker, 12)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
