@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -48,6 +49,41 @@ def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
             fontsize=8,
             color="white" if shares[row, column] > 0.5 else "black",
         )
+    return figure
+
+
+def plot_benchmark(results: Mapping[str, Any]) -> Figure:
+    """Draws a benchmark: a row of axes a size, bars of milliseconds in training and evaluation.
+
+    A bar is the median, its line reaches from the 10th to the 90th percentile, and the number
+    beside it is how many times as fast as the reference that variant was.
+
+    Args:
+        results: Of :func:`sharedmlp.benchmark.run_benchmark`.
+    """
+    sizes = results["sizes"]
+    bars = max(len(size["variants"]) for size in sizes)
+    figure = Figure(figsize=(11, len(sizes) * (1.2 + 0.3 * bars)), layout="constrained")
+    for row, size in enumerate(sizes):
+        entries = [e for e in size["variants"].values() if e["status"] == "measured"]
+        for column, mode in enumerate(("train", "eval")):
+            axes = figure.add_subplot(len(sizes), 2, 2 * row + column + 1)
+            low, median, high = (
+                np.array([1e3 * entry[mode][key] for entry in entries])
+                for key in ("low", "median", "high")
+            )
+            spread = np.stack([median - low, high - median])
+            places = range(len(entries))
+            axes.barh(places, median, xerr=spread, color="tab:blue", ecolor="gray", capsize=2)
+            for place, end, entry in zip(places, high, entries, strict=True):
+                if "speedup" in entry[mode]:
+                    text = f" {entry[mode]['speedup']['median']:.2f}x"
+                    axes.text(end, place, text, va="center", fontsize=8)
+            axes.set_yticks(places, [entry["label"] if column == 0 else "" for entry in entries])
+            axes.invert_yaxis()
+            axes.margins(x=0.15)
+            name = "training step" if mode == "train" else "eval forward"
+            axes.set_xlabel(f"{name}, ms (B={size['batch_size']}, N={size['num_points']})")
     return figure
 
 

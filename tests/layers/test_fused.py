@@ -409,16 +409,17 @@ def test_nan_is_not_hidden():
         assert torch.isnan(pool(x)[1]).all()
 
 
-def test_each_thread_works_alone_also_if_its_first_call_found_no_job():
+def test_each_thread_works_alone_also_if_its_first_job_needed_no_torch():
     before = torch.get_num_threads()
     seen = []
 
     def idle(jobs):
-        list(jobs)
+        for _ in jobs:
+            time.sleep(0.005)  # so that every thread gets one
 
     def work(jobs):
         for _ in jobs:
-            time.sleep(0.005)  # so that every thread gets one
+            time.sleep(0.005)
             seen.append(torch.get_num_threads())
 
     try:
