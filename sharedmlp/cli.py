@@ -191,6 +191,7 @@ def prepare(args: Sequence[str]) -> None:
     parser.add_argument("--normals", action="store_true", help="sample normals too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_workers", type=int, help="processes; all cores by default")
+    parser.add_argument("--cache_dir", type=Path, help="in ROOT by default")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a file is bad")
     options = parser.parse_args(args)
     failures: list[str] = []
@@ -205,6 +206,7 @@ def prepare(args: Sequence[str]) -> None:
                 normals=options.normals,
                 seed=options.seed,
                 num_workers=options.num_workers,
+                cache_dir=options.cache_dir,
             )
         print(f"{split}: {len(pool)} clouds in {len(pool.class_names)} classes")
         failures += pool.failures

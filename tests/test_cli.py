@@ -341,6 +341,17 @@ def test_what_was_prepared_is_what_training_opens(tmp_path, monkeypatch):
     assert sorted((root / ".sharedmlp_cache").iterdir()) == before
 
 
+def test_the_cache_goes_where_it_is_told(tmp_path, monkeypatch):
+    root = write_tree(tmp_path / "tree", train=2, test=2)
+    cache = tmp_path / "elsewhere"
+    main(["prepare", str(root), "--pool_size", "32", "--cache_dir", str(cache)])
+    assert any(cache.iterdir())
+    assert not (root / ".sharedmlp_cache").exists()
+    monkeypatch.setattr("sharedmlp.data.mesh_tree.read_mesh", None)  # nothing is read again
+    data = MeshTreeDataModule(str(root), pool_size=32, cache_dir=str(cache))
+    assert len(data.open_split("train")) == 6
+
+
 def test_a_missing_root_of_prepare_is_one_line(tmp_path):
     with pytest.raises(SystemExit) as error:
         main(["prepare", str(tmp_path / "nowhere")])

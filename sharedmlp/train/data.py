@@ -192,13 +192,14 @@ class PointCloudDataModule(pl.LightningDataModule):
 class MeshTreeDataModule(PointCloudDataModule):
     """Meshes in the ModelNet layout: ``<root>/<class>/{train,test}/<name>.off`` or other formats.
 
-    The first run samples a pool of points from each mesh into ``<root>/.sharedmlp_cache``; every
-    access draws ``num_points`` of them.
+    The first run samples a pool of points from each mesh into a cache; every access draws
+    ``num_points`` of them.
 
     Args:
         root: Folder of the class folders.
         pool_size: Points sampled from a mesh.
         normals: Whether to add the normal of the face that a point lies on: six channels.
+        cache_dir: Where the cache is; ``<root>/.sharedmlp_cache`` where None.
         **options: Arguments of :class:`PointCloudDataModule`.
     """
 
@@ -207,12 +208,14 @@ class MeshTreeDataModule(PointCloudDataModule):
         root: str,
         pool_size: int = 2048,
         normals: bool = False,
+        cache_dir: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**options)
         self.root = Path(root)
         self.pool_size = pool_size
         self.normals = normals
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     @property
     def class_names(self) -> list[str]:
@@ -240,7 +243,12 @@ class MeshTreeDataModule(PointCloudDataModule):
     def open_split(self, split: Split) -> PointPool:
         """Opens the cache of a split, sampling the meshes first where it is missing or stale."""
         return prepare_mesh_tree(
-            self.root, split, pool_size=self.pool_size, normals=self.normals, seed=self.seed
+            self.root,
+            split,
+            pool_size=self.pool_size,
+            normals=self.normals,
+            seed=self.seed,
+            cache_dir=self.cache_dir,
         )
 
 
