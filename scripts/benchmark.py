@@ -1,0 +1,57 @@
+"""Compares PointNet's variants: speed and memory as tables, JSON and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from sharedmlp.benchmark import VARIANTS, format_results, run_benchmark, write_results
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line and runs the benchmark.
+
+    Args:
+        arguments: Those of the process where None.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--num_points", type=int, nargs="+", default=[256, 1024, 4096, 16384])
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument("--peers", action="store_true", help="also public packages, if installed")
+    parser.add_argument(
+        "--search_precision", default="float32", help="bfloat16 adds the network that uses it"
+    )
+    parser.add_argument(
+        "--contended", action="store_true", help="with another process on all cores"
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="a folder")
+    options = vars(parser.parse_args(arguments))
+    output: Path = options.pop("output")
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        results = run_benchmark(**options)
+    except ValueError as error:
+        parser.error(str(error))
+    print(format_results(results))
+    paths = list(write_results(results, output))
+    try:
+        from sharedmlp.viz import plot_benchmark, save_figure
+    except ModuleNotFoundError as error:
+        print(f"no picture: {error}; it needs: pip install 'sharedmlp[train]'")
+    else:
+        paths.append(output / "benchmark.png")
+        save_figure(plot_benchmark(results), paths[-1])
+    print("written: " + ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""How fast and how large PointNet's variants are, side by side in one run.
+
+Every variant lives in a process of its own, and the processes take turns, so that all of them see
+the same drift of the machine; ratios are taken within a round and then their median over rounds.
+"""
+
+from __future__ import annotations
+
+from sharedmlp.benchmark.report import format_results, write_results
+from sharedmlp.benchmark.run import run_benchmark
+from sharedmlp.benchmark.variants import VARIANTS
+
+__all__ = ["VARIANTS", "format_results", "run_benchmark", "write_results"]

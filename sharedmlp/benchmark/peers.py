@@ -1,0 +1,121 @@
+"""PointNets of public packages, made ready to be trained by the same step.
+
+Their modules are imported by name, when a variant asks for one, because none of them is needed for
+anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PyGPointNet(nn.Module):
+    """PointNet of PyG's ``MLP`` and ``global_max_pool``, as its examples combine them.
+
+    ``points (B, N, 3) -> logits (B, num_classes), feature transform (B, 64, 64)``.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.input_tnet = _PyGTNet(3)
+        self.local = _pyg_mlp([3, 64, 64], plain_last=False)
+        self.feature_tnet = _PyGTNet(64)
+        self.convs = _pyg_mlp([64, 64, 128, 1024], plain_last=False)
+        self.head = _pyg_mlp([1024, 512, 256, num_classes], dropout=[0.0, 0.3, 0.0])
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the logits and the feature transform."""
+        num_clouds, num_points, _ = points.shape
+        batch = cloud_of_each_point(num_clouds, num_points, points.device)
+        x = _transform(points.flatten(0, 1), self.input_tnet(points.flatten(0, 1), batch))
+        x = self.local(x)
+        transform = self.feature_tnet(x, batch)
+        x = self.convs(_transform(x, transform))
+        return self.head(_global_max_pool()(x, batch, num_clouds)), transform
+
+
+class _PyGTNet(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.convs = _pyg_mlp([channels, 64, 128, 1024], plain_last=False)
+        self.head = _pyg_mlp([1024, 512, 256, channels * channels])
+        last = self.head.lins[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+        x = self.head(_global_max_pool()(self.convs(x), batch))
+        x = x.view(-1, self.channels, self.channels)
+        return x + torch.eye(self.channels, dtype=x.dtype, device=x.device)
+
+
+class TorchPointCloudPointNet(nn.Module):
+    """torch-pointcloud's classifier; ``(B, N, 3) -> logits, feature transform (B, 64, 64)``.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        make = import_module("torch_pointcloud.models.pointnet").PointNetClassification
+        self.network = make(in_channels=0, num_classes=num_classes, dropout=0.3)
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the logits and the feature transform."""
+        num_clouds, num_points, _ = points.shape
+        batch = cloud_of_each_point(num_clouds, num_points, points.device)
+        logits = self.network(None, points.flatten(0, 1), batch)
+        return logits, self.network.encoder.ftnet.running_transform
+
+
+class PyPIPointNet(nn.Module):
+    """The classifier of the package ``pointnet``; ``(B, 3, N) -> logits, (B, 64, 64)``.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        package = import_module("pointnet")
+        # its default T-Net is one module shared by all instances of the class
+        self.network = package.PointNetCls(3, num_classes, stn_3d=package.STN(in_dim=3))
+        self._transform: Tensor | None = None
+        self.network.stn_nd.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401
+        self._transform = output
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the logits and the feature transform."""
+        logits = self.network(points)
+        assert self._transform is not None
+        return logits, self._transform
+
+
+def cloud_of_each_point(num_clouds: int, num_points: int, device: torch.device) -> Tensor:
+    """Returns ``(B * N,)`` int64, the cloud that each row of a flat batch belongs to."""
+    return torch.arange(num_clouds, device=device).repeat_interleave(num_points)
+
+
+def _pyg_mlp(channels: list[int], **options: Any) -> Any:  # noqa: ANN401
+    return import_module("torch_geometric.nn").MLP(channels, **options)
+
+
+def _global_max_pool() -> Callable[..., Tensor]:
+    return import_module("torch_geometric.nn").global_max_pool  # type: ignore[no-any-return]
+
+
+def _transform(x: Tensor, matrix: Tensor) -> Tensor:
+    """Multiplies the points ``(B * N, C)`` of each cloud by its matrix ``(B, C, C)``."""
+    return (x.view(len(matrix), -1, x.shape[-1]) @ matrix).flatten(0, 1)

@@ -1,0 +1,116 @@
+"""The parent's side of the processes that a benchmark starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from types import TracebackType
+from typing import Any
+
+_WORKER = "sharedmlp.benchmark.worker"
+_CONTENTION = "sharedmlp.benchmark.contention"
+
+
+class ProcessError(RuntimeError):
+    """A process could not do what it was told; the message says why."""
+
+
+class NotInstalledError(ProcessError):
+    """A variant needs a package that is not there."""
+
+
+class Process:
+    """A Python module in a process of its own that answers each line of JSON with one.
+
+    A context manager: on leaving, the process is ended.
+
+    Args:
+        module: What ``python -m`` runs.
+        argument: Its only argument.
+        threads: How many threads it may use.
+
+    Raises:
+        ProcessError: If it does not start, or never says that it is ready.
+    """
+
+    def __init__(self, module: str, argument: str, threads: int) -> None:
+        # before torch is loaded, so that every thread pool begins with it
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, argument],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **limits},
+        )
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, **command: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Sends a command and waits for its answer.
+
+        Raises:
+            ProcessError: If the process failed or ended.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, and the answer below says how
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise ProcessError(f"its process ended with exit status {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "not_installed" in answer:
+            raise NotInstalledError(answer["not_installed"])
+        if "error" in answer:
+            raise ProcessError(answer["error"])
+        return answer
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.close()  # for which it waits
+            self._process.wait(timeout=10)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def start_worker(settings: dict[str, Any]) -> Process:
+    """Starts the process of a variant; ``settings`` are those of :mod:`..worker`."""
+    return Process(_WORKER, json.dumps(settings), settings["threads"])
+
+
+def start_contention(cores: int) -> Process:
+    """Starts the process that keeps the cores busy; returns when it does."""
+    return Process(_CONTENTION, str(cores), cores)

@@ -1,0 +1,184 @@
+"""The rounds of a benchmark, in which the processes of the variants take turns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from sharedmlp.benchmark.machine import Ceiling, describe_machine, usable_cores
+from sharedmlp.benchmark.processes import (
+    NotInstalledError,
+    Process,
+    ProcessError,
+    start_contention,
+    start_worker,
+)
+from sharedmlp.benchmark.report import add_statistics
+from sharedmlp.benchmark.variants import VARIANTS, choose_variants
+
+_log = logging.getLogger(__name__)
+
+
+def run_benchmark(
+    *,
+    num_points: Sequence[int] = (1024,),
+    batch_size: int = 32,
+    num_classes: int = 40,
+    threads: int = 2,
+    rounds: int = 10,
+    steps: int = 3,
+    device: str = "cpu",
+    variants: Sequence[str] | None = None,
+    peers: bool = False,
+    search_precision: str = "float32",
+    contended: bool = False,
+) -> dict[str, Any]:
+    """Measures training steps, evaluations and memory of PointNet's variants side by side.
+
+    A training step is the forward pass, cross entropy and 0.001 times the orthogonality penalty,
+    the backward pass and Adam; an evaluation is the forward pass in eval mode without gradients. In
+    each round every process in turn runs both, each once for the caches and then ``steps`` times;
+    its time in that round is the mean of those. Memory is the peak of its training steps, before it
+    evaluates, above what it held after its imports.
+
+    Args:
+        num_points: Points of a cloud; each size is a comparison of its own.
+        batch_size: Clouds.
+        num_classes: Number of classes.
+        threads: Threads of each process.
+        rounds: How often every process has its turn.
+        steps: Timed steps of a turn.
+        device: ``"cpu"`` or ``"cuda"``.
+        variants: Names in :data:`VARIANTS`; None means all but the peers and the bfloat16 search.
+            The reference, Conv1d as the field writes it, is always measured.
+        peers: Adds the PointNets of public packages, where they are installed.
+        search_precision: ``"bfloat16"`` adds the fused network that searches its winners in it.
+        contended: Meanwhile a further process keeps all cores busy with matrix products.
+
+    Returns:
+        Everything measured and derived, as plain values ready for JSON.
+
+    Raises:
+        ValueError: If an argument is not one of the above.
+    """
+    names = choose_variants(
+        None if variants is None else list(variants),
+        peers=peers,
+        search_precision=search_precision,
+    )
+    settings: dict[str, Any] = {
+        "num_points": list(num_points),
+        "batch_size": batch_size,
+        "num_classes": num_classes,
+        "threads": threads,
+        "rounds": rounds,
+        "steps": steps,
+        "device": device,
+        "contended": contended,
+    }
+    _check(settings)
+    results: dict[str, Any] = {
+        "settings": settings,
+        "machine": describe_machine(device),
+        "sizes": [],
+    }
+    with ExitStack() as stack:
+        if contended:
+            stack.enter_context(start_contention(usable_cores()))
+        for size in num_points:
+            results["sizes"].append(_compare(names, {**settings, "num_points": size}))
+    return results
+
+
+def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Measures all variants at one size."""
+    rounds, steps = settings["rounds"], settings["steps"]
+    keys = ("batch_size", "num_points", "num_classes", "threads", "device")
+    shared = {key: settings[key] for key in keys}
+    entries = {name: _entry(name, shared) for name in names}
+    ceiling: dict[str, Any] = {"seconds": []}
+    with ExitStack() as stack:
+        processes: dict[str, Process] = {}
+        for name, entry in entries.items():
+            _log.info("N=%d: starting %s", settings["num_points"], name)
+            try:
+                processes[name] = stack.enter_context(start_worker({**shared, "variant": name}))
+                # the first training steps of the process: they compile, and they show the peak
+                peak = processes[name].ask(mode="train", steps=2)["peak_bytes"]
+                processes[name].ask(mode="eval", steps=1)
+                entry["peak_bytes"] = peak
+            except ProcessError as error:
+                _give_up(entry, error)
+        limit = stack.enter_context(start_worker({**shared, "variant": "ceiling"}))
+        for number in range(rounds):
+            _log.info("N=%d: round %d of %d", settings["num_points"], number + 1, rounds)
+            ceiling["seconds"].append(_mean(limit.ask(mode="ceiling", steps=steps)))
+            # there and back, so that no variant always follows the same other one
+            for name in names if number % 2 == 0 else reversed(names):
+                entry = entries[name]
+                if entry["status"] != "measured":
+                    continue
+                try:
+                    for mode in ("train", "eval"):
+                        seconds = _mean(processes[name].ask(mode=mode, steps=steps))
+                        entry[mode]["seconds"].append(seconds)
+                except ProcessError as error:
+                    _give_up(entry, error)
+    result = {
+        "num_points": settings["num_points"],
+        "batch_size": settings["batch_size"],
+        "ceiling": {**ceiling, "operations": Ceiling(settings["device"]).operations},
+        "variants": entries,
+    }
+    add_statistics(result)
+    return result
+
+
+def _entry(name: str, shared: dict[str, Any]) -> dict[str, Any]:
+    """Returns what is known of a variant before it runs."""
+    variant = VARIANTS[name]
+    counts = variant.multiply_adds(
+        shared["batch_size"], shared["num_points"], shared["num_classes"]
+    )
+    return {
+        "label": variant.label,
+        "kind": variant.kind,
+        "optimizer": "Adam(fused=True)" if variant.fused_optimizer else "Adam",
+        "note": variant.note,
+        "status": "measured",
+        "peak_bytes": None,
+        **{mode: {"seconds": [], "multiply_adds": counts[mode]} for mode in counts},
+    }
+
+
+def _give_up(entry: dict[str, Any], error: ProcessError) -> None:
+    """Takes a variant out of the rest; a part of its samples would not pair with the others'."""
+    missing = isinstance(error, NotInstalledError)
+    entry["status"] = "not installed" if missing else "failed"
+    entry["reason"] = str(error)
+    entry["train"]["seconds"], entry["eval"]["seconds"] = [], []
+    _log.warning("%s: %s: %s", entry["label"], entry["status"], error)
+
+
+def _mean(answer: dict[str, Any]) -> float:
+    return float(sum(answer["seconds"]) / len(answer["seconds"]))
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Says which setting is out of range."""
+    least = {"batch_size": 2, "num_classes": 1, "threads": 1, "rounds": 1, "steps": 1}
+    for key, low in least.items():
+        if settings[key] < low:
+            raise ValueError(f"expected {key} >= {low}, got {settings[key]}")
+    if not settings["num_points"] or min(settings["num_points"]) < 1:
+        raise ValueError(
+            f"expected num_points to be sizes of at least 1, got {settings['num_points']}"
+        )
+    if settings["device"] not in ("cpu", "cuda"):
+        raise ValueError(f'device is "cpu" or "cuda", got {settings["device"]!r}')
+    if settings["device"] == "cuda" and not torch.cuda.is_available():
+        raise ValueError('device="cuda", but torch finds no GPU here: use device="cpu"')

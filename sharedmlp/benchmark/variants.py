@@ -1,0 +1,204 @@
+"""What is compared: the networks by name, each with its optimizer and its operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharedmlp.benchmark.counts import fused_training, plain_forward
+from sharedmlp.benchmark.networks import FieldPointNet
+from sharedmlp.benchmark.peers import PyGPointNet, PyPIPointNet, TorchPointCloudPointNet
+from sharedmlp.models import PointNet, create_model
+
+BACKENDS = ("linear", "conv1d", "conv2d")
+REFERENCE = "field_conv1d"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and its batch, ready to run.
+
+    Attributes:
+        module: What is trained.
+        inputs: The points in the layout that the network takes.
+        train_forward: Takes the inputs to the logits and the feature transform.
+        eval_forward: Takes the inputs to the logits.
+    """
+
+    module: nn.Module
+    inputs: Tensor
+    train_forward: Callable[[Tensor], tuple[Tensor, Tensor]]
+    eval_forward: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the comparison.
+
+    Attributes:
+        label: How the tables name it.
+        kind: ``"plain"``, ``"compiled"``, ``"fused"`` or ``"peer"``.
+        build: Takes points ``(B, N, 3)`` and the number of classes to the network.
+        modules: What it imports beyond this package; not installed is no error.
+        note: What a reader has to know.
+        count: Takes B, N and the number of classes to the multiply-adds of the forward pass.
+        count_training: Likewise of the training step; None means three times the forward pass.
+    """
+
+    label: str
+    kind: str
+    build: Callable[[Tensor, int], Network]
+    modules: tuple[str, ...] = ()
+    note: str = ""
+    count: Callable[[int, int, int], int] = plain_forward
+    count_training: Callable[[int, int, int], int] | None = None
+
+    @property
+    def fused_optimizer(self) -> bool:
+        """Whether it is trained by ``Adam(fused=True)``; all others have torch's default Adam."""
+        return self.kind == "fused"
+
+    def multiply_adds(self, batch_size: int, num_points: int, num_classes: int) -> dict[str, int]:
+        """Returns the multiply-adds of a training step and of an evaluation."""
+        sizes = (batch_size, num_points, num_classes)
+        forward = self.count(*sizes)
+        training = 3 * forward if self.count_training is None else self.count_training(*sizes)
+        return {"train": training, "eval": forward}
+
+
+def _own(
+    backend: str,
+    *,
+    compiled: bool = False,
+    **options: Any,  # noqa: ANN401
+) -> Callable[[Tensor, int], Network]:
+    def build(points: Tensor, num_classes: int) -> Network:
+        model: PointNet = create_model("pointnet", num_classes, backend=backend, **options)
+
+        def train_forward(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            output = model.forward_detailed(inputs)
+            assert output.feature_transform is not None
+            return output.logits, output.feature_transform
+
+        if not compiled:
+            return Network(model, points, train_forward, model)
+        return Network(
+            model,
+            points,
+            torch.compile(train_forward, dynamic=False),
+            torch.compile(model, dynamic=False),
+        )
+
+    return build
+
+
+def _other(
+    make: Callable[[int], nn.Module], *, channels_first: bool
+) -> Callable[[Tensor, int], Network]:
+    def build(points: Tensor, num_classes: int) -> Network:
+        model = make(num_classes)
+        inputs = points.transpose(1, 2).contiguous() if channels_first else points
+        return Network(model, inputs, model, lambda inputs: model(inputs)[0])
+
+    return build
+
+
+def _torch_pointcloud_count(batch_size: int, num_points: int, num_classes: int) -> int:
+    return plain_forward(
+        batch_size, num_points, num_classes, local_channels=(64,), global_channels=(128, 1024)
+    )
+
+
+_COMPILER = ("torch._inductor.compile_fx",)
+
+
+def _fused(
+    label: str,
+    backend: str,
+    note: str = "",
+    **options: Any,  # noqa: ANN401
+) -> Variant:
+    build = _own(backend, fused=True, **options)
+    return Variant(label, "fused", build, note=note, count_training=fused_training)
+
+
+VARIANTS: dict[str, Variant] = {
+    REFERENCE: Variant(
+        "Conv1d as the field writes it", "plain", _other(FieldPointNet, channels_first=True)
+    ),
+    **{name: Variant(f"plain {name}", "plain", _own(name, fused=False)) for name in BACKENDS},
+    **{
+        f"{name}_compiled": Variant(
+            f"plain {name}, torch.compile",
+            "compiled",
+            _own(name, compiled=True, fused=False),
+            modules=_COMPILER,
+            note="the peak includes what the compiler itself takes",
+        )
+        for name in BACKENDS
+    },
+    **{f"{name}_fused": _fused(f"fused {name}", name) for name in BACKENDS},
+    "linear_fused_bfloat16": _fused(
+        "fused linear, bfloat16 search",
+        "linear",
+        "winners found among bfloat16 products, their values computed again in float32",
+        search_precision="bfloat16",
+    ),
+    "pyg": Variant(
+        "PyG: MLP, global_max_pool",
+        "peer",
+        _other(PyGPointNet, channels_first=False),
+        modules=("torch_geometric.nn",),
+    ),
+    "torch_pointcloud": Variant(
+        "torch-pointcloud: PointNetClassification",
+        "peer",
+        _other(TorchPointCloudPointNet, channels_first=False),
+        modules=("torch_pointcloud.models.pointnet",),
+        note="two narrow layers less than the paper has, and ReLU in front of batch norm",
+        count=_torch_pointcloud_count,
+    ),
+    "pypi_pointnet": Variant(
+        "PyPI pointnet: PointNetCls",
+        "peer",
+        _other(PyPIPointNet, channels_first=True),
+        modules=("pointnet",),
+        note="its last batch norm and activation (GELU) come after the max: in training it is "
+        "another network, with other statistics and less to compute",
+    ),
+}
+
+DEFAULTS = tuple(
+    name
+    for name, variant in VARIANTS.items()
+    if variant.kind != "peer" and not name.endswith("_bfloat16")
+)
+PEERS = tuple(name for name, variant in VARIANTS.items() if variant.kind == "peer")
+
+
+def choose_variants(names: list[str] | None, *, peers: bool, search_precision: str) -> list[str]:
+    """Returns which variants to run, in the order of the tables, the reference always among them.
+
+    Args:
+        names: The ones asked for; None means all but the peers and the bfloat16 search.
+        peers: Adds the peers.
+        search_precision: ``"bfloat16"`` adds the fused variant that searches in it.
+
+    Raises:
+        ValueError: If there is no variant of a name, or no such search precision.
+    """
+    unknown = [name for name in names or [] if name not in VARIANTS]
+    if unknown:
+        raise ValueError(
+            f"unknown variant {', '.join(map(repr, unknown))}: choose among {', '.join(VARIANTS)}"
+        )
+    if search_precision not in ("float32", "bfloat16"):
+        raise ValueError(f'search_precision is "float32" or "bfloat16", got {search_precision!r}')
+    chosen = {REFERENCE, *(DEFAULTS if names is None else names), *(PEERS if peers else ())}
+    if search_precision == "bfloat16":
+        chosen.add("linear_fused_bfloat16")
+    return [name for name in VARIANTS if name in chosen]

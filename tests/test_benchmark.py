@@ -1,0 +1,293 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.image import imread
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sharedmlp.benchmark import VARIANTS, format_results, run, run_benchmark, write_results
+from sharedmlp.benchmark.counts import fused_training, plain_forward
+from sharedmlp.benchmark.networks import FieldPointNet
+from sharedmlp.benchmark.processes import Process, ProcessError, start_worker
+from sharedmlp.benchmark.report import add_statistics, speedup, spread
+from sharedmlp.benchmark.variants import PEERS, REFERENCE, choose_variants
+from sharedmlp.models import create_model
+from sharedmlp.viz import plot_benchmark
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+SIZES = {"batch_size": 2, "num_points": 16, "num_classes": 40}
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """A whole run of the smallest size."""
+    return run_benchmark(
+        num_points=[16],
+        batch_size=2,
+        threads=1,
+        rounds=1,
+        steps=1,
+        variants=["linear_fused", "pyg"],
+    )
+
+
+def made_up():
+    """Three rounds, in whole seconds, of which every ratio can be taken by hand."""
+    seconds = {
+        REFERENCE: ([8, 6, 12], [4, 4, 4], 1000),
+        "linear": ([4, 6, 6], [2, 4, 4], 900),
+        "linear_compiled": ([4, 3, 4], [1, 1, 2], 800),
+        "conv2d_compiled": ([5, 5, 5], [1, 1, 1], 800),
+        "linear_fused": ([2, 1, 2], [1, 2, 1], 250),
+    }
+    entries = {name: run._entry(name, SIZES) for name in [*seconds, "pyg", "conv1d"]}
+    for name, (train, evaluation, peak) in seconds.items():
+        entries[name]["train"]["seconds"] = train
+        entries[name]["eval"]["seconds"] = evaluation
+        entries[name]["peak_bytes"] = peak * 2**20
+    entries["pyg"].update(status="not installed", reason="No module named 'torch_geometric'")
+    entries["conv1d"].update(status="failed", reason="out of memory")
+    entries[REFERENCE]["train"]["multiply_adds"] = 2_000_000_000
+    size = {
+        "num_points": 16,
+        "batch_size": 2,
+        "ceiling": {"seconds": [2.0, 2.0, 4.0], "operations": 4 * 10**9},
+        "variants": entries,
+    }
+    add_statistics(size)
+    machine = {
+        "cpu": "a processor",
+        "cores": 2,
+        "memory_gib": 8.0,
+        "gpu": None,
+        "python": "3.11",
+        "torch": "2.13",
+        "blas": "mkl",
+        "cpu_capability": "AVX2",
+        "load_average": [0.5, 0.25, 0.125],
+    }
+    settings = {"rounds": 3, "steps": 1, "threads": 1, "device": "cpu", "contended": False, **SIZES}
+    return {"settings": settings, "machine": machine, "sizes": [size]}
+
+
+def test_ratios_are_taken_within_a_round():
+    # Of the medians it would be 10 / 2 = 5; the second round, slow for both, says 3.
+    assert speedup([10, 60, 9], [2, 20, 3])["median"] == 3
+    assert spread([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]) == {"median": 6, "low": 2, "high": 10}
+
+
+def test_statistics_by_hand():
+    size = made_up()["sizes"][0]
+    entries = size["variants"]
+    fused = entries["linear_fused"]
+    assert fused["train"]["median"] == 2
+    assert fused["train"]["speedup"]["median"] == 6  # of 4, 6, 6
+    assert fused["eval"]["speedup"]["median"] == 4  # of 4, 2, 4
+    assert fused["peak_ratio"] == 0.25
+    assert size["ceiling"]["gflops"] == 2
+    assert entries[REFERENCE]["train"]["fraction_of_ceiling"] == pytest.approx(4 / 8 / 2)
+    against = {
+        (item["mode"], item["reference"]): item["speedup"]["median"]
+        for item in size["fused_against"]
+    }
+    # the best compiled one is another in training (median 4 of 4 and 5) than in eval (1 of 1 and 1)
+    assert against == {
+        ("train", "linear"): 3,  # of 2, 6, 3
+        ("train", "linear_compiled"): 2,  # of 2, 3, 2
+        ("eval", "linear"): 2,  # of 2, 2, 4
+        ("eval", "linear_compiled"): 1,  # of 1, 1/2, 2
+    }
+
+
+def test_the_table_has_a_row_a_variant_and_says_what_is_missing():
+    text = format_results(made_up())
+    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| ")}
+    assert {row.count("|") for row in rows.values()} == {10}
+    assert rows["fused linear"].split(" | ")[1:] == [
+        *("2000.0 (1200.0 to 2000.0)", "6.00", rows["fused linear"].split(" | ")[3]),
+        *("1000.0 (1000.0 to 1800.0)", "4.00", rows["fused linear"].split(" | ")[6]),
+        *("250", "0.25 |"),
+    ]
+    assert "not installed" in rows[VARIANTS["pyg"].label]
+    assert "failed" in rows["plain conv1d"]
+    assert "- N=16, plain conv1d: failed (out of memory)." in text
+    assert "training: fused linear is 3.00 times as fast as plain linear" in text
+    assert "Adam(fused=True) for the fused networks" in text
+    assert "a processor, 2 cores" in text
+    assert "busy" not in text
+
+
+def test_a_run_measures_what_is_installed(measured):
+    results = measured
+    assert results == json.loads(json.dumps(results))
+    (size,) = results["sizes"]
+    assert list(size["variants"]) == [REFERENCE, "linear_fused", "pyg"]
+    for name in (REFERENCE, "linear_fused"):
+        entry = size["variants"][name]
+        assert entry["status"] == "measured"
+        assert entry["peak_bytes"] > 2**20
+        for mode in ("train", "eval"):
+            assert len(entry[mode]["seconds"]) == 1
+            assert entry[mode]["median"] > 0
+            assert entry[mode]["fraction_of_ceiling"] > 0
+    assert size["variants"][REFERENCE]["train"]["speedup"]["median"] == 1
+    assert size["variants"]["linear_fused"]["optimizer"] == "Adam(fused=True)"
+    peer = size["variants"]["pyg"]
+    installed = importlib.util.find_spec("torch_geometric") is not None
+    assert peer["status"] == ("measured" if installed else "not installed")
+    assert results["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize("contended", [True, False])
+def test_contended_means_a_busy_process_for_as_long_as_it_runs(contended, monkeypatch):
+    started = []
+    start = run.start_contention
+
+    def start_with_one_thread(cores):
+        started.append(start(1))
+        return started[0]
+
+    def compare(names, settings):
+        assert [process.running for process in started] == [True] * contended
+        return made_up()["sizes"][0]
+
+    monkeypatch.setattr(run, "start_contention", start_with_one_thread)
+    monkeypatch.setattr(run, "_compare", compare)
+    text = format_results(run_benchmark(contended=contended))
+    assert [process.running for process in started] == [False] * contended
+    assert ("cores busy with matrix products" in text) == contended
+
+
+def test_files_are_whole_and_complete(measured, tmp_path):
+    results = measured
+    data, table = write_results(results, tmp_path / "new")
+    assert json.loads(data.read_text()) == results
+    assert table.read_text() == format_results(results)
+    assert {path.name for path in data.parent.iterdir()} == {data.name, table.name}
+
+
+def test_variants_are_chosen_with_the_reference():
+    assert choose_variants(["linear"], peers=False, search_precision="float32") == [
+        REFERENCE,
+        "linear",
+    ]
+    everything = choose_variants(None, peers=True, search_precision="bfloat16")
+    assert everything == list(VARIANTS)
+    assert set(PEERS) == {"pyg", "torch_pointcloud", "pypi_pointnet"}
+    defaults = choose_variants(None, peers=False, search_precision="float32")
+    assert set(VARIANTS) - set(defaults) == {*PEERS, "linear_fused_bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variants": ["lineal"]}, "unknown variant 'lineal': choose among field_conv1d, linear,"),
+        ({"search_precision": "float16"}, "got 'float16'"),
+        ({"batch_size": 1}, "batch_size >= 2, got 1"),
+        ({"rounds": 0}, "rounds >= 1, got 0"),
+        ({"num_points": []}, "num_points"),
+        ({"device": "tpu"}, "got 'tpu'"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(options, message, monkeypatch):
+    monkeypatch.setattr(run, "start_worker", None)
+    with pytest.raises(ValueError, match=message):
+        run_benchmark(**options)
+
+
+def test_a_process_that_ends_says_how():
+    with pytest.raises(ProcessError, match="exit status 1"):
+        Process("no_such_module", "", 1)
+
+
+def test_a_network_that_does_not_fit_is_an_error_of_its_own():
+    settings = {**SIZES, "num_points": 10**12, "threads": 1, "device": "cpu"}
+    with pytest.raises(ProcessError, match="memory"):
+        start_worker({**settings, "variant": REFERENCE})
+
+
+def test_the_field_network_is_the_same_network():
+    """With the same weights it computes what this library's plain conv1d network computes."""
+    field = FieldPointNet(5).double()
+    own = create_model("pointnet", 5, backend="conv1d", fused=False, dropout=0.0).double()
+    field.dropout.p = 0.0
+    for kind in ((nn.Conv1d, nn.Linear), nn.BatchNorm1d):
+        pairs = zip(
+            (m for m in field.modules() if isinstance(m, kind)),
+            (m for m in own.modules() if isinstance(m, kind)),
+            strict=True,
+        )
+        for theirs, ours in pairs:
+            torch.nn.init.normal_(theirs.weight, std=0.3)
+            torch.nn.init.normal_(theirs.bias)
+            with torch.no_grad():
+                ours.weight.copy_(theirs.weight.view(ours.weight.shape))
+                if ours.bias is None:
+                    theirs.bias.zero_()
+                else:
+                    ours.bias.copy_(theirs.bias)
+    with torch.no_grad():  # the one adds the identity, the other has it in its bias
+        for tnet in (field.input_tnet, field.feature_tnet):
+            tnet.out.bias -= torch.eye(tnet.channels).flatten()
+    points = torch.randn(4, 7, 3, dtype=torch.float64)
+    expected = own.forward_detailed(points)
+    logits, transform = field(points.transpose(1, 2))
+    torch.testing.assert_close(logits, expected.logits, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(transform, expected.feature_transform, rtol=1e-9, atol=1e-9)
+
+
+def test_multiply_adds_are_those_that_torch_counts():
+    with FlopCounterMode(display=False) as counter:
+        FieldPointNet(40)(torch.randn(2, 3, 16))
+    assert 2 * plain_forward(2, 16, 40) == counter.get_total_flops()
+    saved = 3 * plain_forward(2, 16, 40) - fused_training(2, 16, 40)
+    # three layers: (3 MCD - MCD - 2 MC^2 - 2 BCD - 2 DC^2) with M=32, C=128, D=1024, B=2
+    assert saved == 3 * (
+        2 * 32 * 128 * 1024 - 2 * 32 * 128**2 - 2 * 2 * 128 * 1024 - 2 * 1024 * 128**2
+    )
+
+
+def test_the_picture_shows_every_measured_variant():
+    figure = plot_benchmark(made_up())
+    train, evaluation = figure.axes
+    names = [label.get_text() for label in train.get_yticklabels()]
+    assert names[0] == VARIANTS[REFERENCE].label
+    assert "fused linear" in names
+    assert VARIANTS["pyg"].label not in names
+    assert [bar.get_width() for bar in train.patches] == [8e3, 6e3, 4e3, 5e3, 2e3]
+    assert [text.get_text().strip() for text in evaluation.texts][-1] == "4.00x"
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_prints_the_table_and_writes_three_files(script, monkeypatch, tmp_path, capsys):
+    asked = {}
+
+    def fake(**options):
+        asked.update(options)
+        return made_up()
+
+    monkeypatch.setattr(script, "run_benchmark", fake)
+    script.main(["--num_points", "8", "16", "--contended", "--output", str(tmp_path)])
+    assert asked["num_points"] == [8, 16]
+    assert asked["contended"] is True
+    assert asked["variants"] is None
+    assert format_results(made_up()) in capsys.readouterr().out
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"benchmark.json", "benchmark.md", "benchmark.png"}
+    assert imread(tmp_path / "benchmark.png").ndim == 3
+
+
+def test_the_script_says_what_is_wrong(script, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script.main(["--variants", "lineal"])
+    assert "unknown variant 'lineal'" in capsys.readouterr().err
