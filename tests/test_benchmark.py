@@ -141,23 +141,37 @@ def test_a_run_measures_what_is_installed(measured):
     assert results["machine"]["cores"] >= 1
 
 
+class FakeWorker:
+    """Answers at once, and notes what it was asked and whether the machine was disturbed then."""
+
+    def __init__(self, disturbers, asked):
+        self.disturbers, self.asked = disturbers, asked
+
+    def ask(self, mode, steps):
+        self.asked.add((mode, any(process.running for process in self.disturbers)))
+        return {"seconds": [1.0] * steps, "peak_bytes": 1}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 @pytest.mark.parametrize("contended", [True, False])
 def test_contended_means_a_busy_process_for_as_long_as_it_runs(contended, monkeypatch):
-    started = []
+    disturbers, asked = [], set()
     start = run.start_contention
 
     def start_with_one_thread(cores):
-        started.append(start(1))
-        return started[0]
-
-    def compare(names, settings):
-        assert [process.running for process in started] == [True] * contended
-        return made_up()["sizes"][0]
+        disturbers.append(start(1))
+        return disturbers[-1]
 
     monkeypatch.setattr(run, "start_contention", start_with_one_thread)
-    monkeypatch.setattr(run, "_compare", compare)
-    text = format_results(run_benchmark(contended=contended))
-    assert [process.running for process in started] == [False] * contended
+    monkeypatch.setattr(run, "start_worker", lambda settings: FakeWorker(disturbers, asked))
+    text = format_results(run_benchmark(rounds=2, contended=contended))
+    assert asked == {("ceiling", False), ("train", contended), ("eval", contended)}
+    assert [process.running for process in disturbers] == [False] * contended
     assert ("cores busy with matrix products" in text) == contended
 
 

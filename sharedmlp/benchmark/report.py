@@ -108,7 +108,8 @@ def _format_size(size: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_row(entry) for entry in size["variants"].values()),
         "",
-        f"Ceiling, a float32 matrix product in the cache: {ceiling['gflops']:.1f} GFLOP/s.",
+        f"Ceiling, a float32 matrix product in the cache: {ceiling['gflops']:.1f} GFLOP/s"
+        + (" (before the other process started)." if settings["contended"] else "."),
     ]
     names = {"train": "training", "eval": "eval"}
     for item in size["fused_against"]:

@@ -86,11 +86,8 @@ def run_benchmark(
         "machine": describe_machine(device),
         "sizes": [],
     }
-    with ExitStack() as stack:
-        if contended:
-            stack.enter_context(start_contention(usable_cores()))
-        for size in num_points:
-            results["sizes"].append(_compare(names, {**settings, "num_points": size}))
+    for size in num_points:
+        results["sizes"].append(_compare(names, {**settings, "num_points": size}))
     return results
 
 
@@ -102,6 +99,12 @@ def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     entries = {name: _entry(name, shared) for name in names}
     ceiling: dict[str, Any] = {"seconds": []}
     with ExitStack() as stack:
+        limit = stack.enter_context(start_worker({**shared, "variant": "ceiling"}))
+        if settings["contended"]:
+            # threads that wait for each other at every small product would be no ceiling
+            samples = [_mean(limit.ask(mode="ceiling", steps=steps)) for _ in range(rounds)]
+            ceiling["seconds"] = samples
+            stack.enter_context(start_contention(usable_cores()))
         processes: dict[str, Process] = {}
         for name, entry in entries.items():
             _log.info("N=%d: starting %s", settings["num_points"], name)
@@ -113,10 +116,10 @@ def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
                 entry["peak_bytes"] = peak
             except ProcessError as error:
                 _give_up(entry, error)
-        limit = stack.enter_context(start_worker({**shared, "variant": "ceiling"}))
         for number in range(rounds):
             _log.info("N=%d: round %d of %d", settings["num_points"], number + 1, rounds)
-            ceiling["seconds"].append(_mean(limit.ask(mode="ceiling", steps=steps)))
+            if not settings["contended"]:
+                ceiling["seconds"].append(_mean(limit.ask(mode="ceiling", steps=steps)))
             # there and back, so that no variant always follows the same other one
             for name in names if number % 2 == 0 else reversed(names):
                 entry = entries[name]
