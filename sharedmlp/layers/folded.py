@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedmlp.layers.fused import has_hooks, is_plain_linear
 from sharedmlp.layers.shared_mlp import PointwiseLayer
-from sharedmlp.layers.threads import run_jobs
+from sharedmlp.layers.threads import run_jobs, thread_buffer
 from sharedmlp.layers.winners import deal_clouds, tile_columns
 
 
@@ -69,7 +69,6 @@ def folded_max_pool(layers: Sequence[PointwiseLayer], clouds: Tensor) -> Tensor:
     maxima = clouds.new_full((num_clouds, out_channels), -torch.inf)
 
     def worker(numbers: Iterator[int]) -> None:
-        buffer = last_weight.new_empty(0)
         for number in numbers:
             for first, last in jobs[number]:
                 for point in range(0, num_points, columns):
@@ -77,9 +76,8 @@ def folded_max_pool(layers: Sequence[PointwiseLayer], clouds: Tensor) -> Tensor:
                     x = tile.reshape(-1, tile.shape[-1])
                     for (weight, bias), activation in zip(hidden, activations, strict=False):
                         x = activation(torch.addmm(bias, x, weight.t()))
-                    if buffer.numel() < out_channels * len(x):
-                        buffer = last_weight.new_empty(out_channels * len(x))
-                    products = buffer[: out_channels * len(x)].view(out_channels, -1)
+                    size = out_channels * len(x)
+                    products = thread_buffer("products", size, x).view(out_channels, -1)
                     torch.mm(last_weight, x.t(), out=products)
                     best = products.view(out_channels, last - first, -1).amax(-1).t()
                     maxima[first:last] = torch.maximum(maxima[first:last], best)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sharedmlp.layers.narrow import affine_relu, input_moments
 from sharedmlp.layers.shared_mlp import PointwiseLayer
 from sharedmlp.layers.sync_norm import (
     SyncBatchNorm,
@@ -141,18 +142,8 @@ def _batch_norm_max(
         moments, count = shared_means(
             torch.cat([found.mean[None], found.second_moment]), count, group
         )
-        mean, second = moments[0], moments[1:]
-        # center is the mean but for rounding, so the second term is tiny and nothing cancels
-        covariance = second - torch.outer(mean, mean)
-        variance = ((weight @ covariance) * weight).sum(1).clamp(min=0)
-        shift = weight @ mean
-        offset = shift + weight @ center
-        track(norm, offset if bias is None else offset + bias, variance, count)
+        variance, shift = _statistics(norm, weight, bias, center, moments, count)
         centred = found.values - shift
-        if bias is not None:
-            centred = (
-                centred + 0.0 * bias
-            )  # subtracted with the mean: its gradient is zero, not None
     else:
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -170,3 +161,66 @@ def _batch_norm_max(
     if norm.weight is not None:
         normalised = normalised * norm.weight + norm.bias
     return normalised, found.indices
+
+
+def _statistics(
+    norm: _BatchNorm,
+    weight: Tensor,
+    bias: Tensor | None,
+    center: Tensor,
+    moments: Tensor,
+    count: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Returns variance and mean of ``W (x - center)``, and moves the running statistics.
+
+    ``moments (1 + C, C)`` are the mean and the second moment of ``x - center`` over count points.
+    """
+    mean, second = moments[0], moments[1:]
+    # center is the mean but for rounding, so the second term is tiny and nothing cancels
+    covariance = second - torch.outer(mean, mean)
+    variance = ((weight @ covariance) * weight).sum(1).clamp(min=0)
+    shift = weight @ mean
+    offset = shift + weight @ center
+    track(norm, offset if bias is None else offset + bias, variance, count)
+    if bias is not None:  # subtracted with the mean: its gradient is zero, not None
+        shift = shift - 0.0 * bias
+    return variance, shift
+
+
+def can_fuse_narrow(layer: PointwiseLayer) -> bool:
+    """Whether a layer that no max follows can take :func:`fused_narrow`."""
+    weight = layer.linear.weight
+    assert isinstance(weight, Tensor)
+    norm = layer.norm
+    return (
+        is_plain_linear(layer.linear)
+        and type(norm) in _NORMS
+        and isinstance(norm, _BatchNorm)
+        and norm.training
+        and type(layer.activation) is nn.ReLU
+        and layer.dropout is None
+        and not has_hooks(layer)
+        and weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.float64)
+        and weight.shape[0] >= weight.shape[1]  # else the covariance would cost more
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
+def fused_narrow(layer: PointwiseLayer, x: Tensor) -> Tensor:
+    """Applies a layer that :func:`can_fuse_narrow` in training, ``(M, C) -> (M, D)``."""
+    weight = layer.linear.get_parameter("weight").flatten(1)
+    bias = cast("Tensor | None", layer.linear.bias)
+    norm = cast("_BatchNorm", layer.norm)
+    group = sharing_group(norm)
+    count = x.new_tensor([len(x)])
+    center = shared_center(x.detach().mean(0), count, group)
+    mean, second = input_moments(x, center)
+    moments, count = shared_means(torch.cat([mean[None], second]), count, group)
+    variance, shift = _statistics(norm, weight, bias, center, moments, count)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is None:
+        return affine_relu(x, center, weight * scale[:, None], -shift * scale)
+    scale = scale * norm.weight
+    return affine_relu(x, center, weight * scale[:, None], norm.bias - shift * scale)

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from sharedmlp.layers.folded import can_fold, folded_max_pool
-from sharedmlp.layers.fused import fused_max_pool, fused_not_supported_reasons
+from sharedmlp.layers.fused import (
+    can_fuse_narrow,
+    fused_max_pool,
+    fused_narrow,
+    fused_not_supported_reasons,
+)
 from sharedmlp.layers.shared_mlp import PointwiseLayer, SharedMLP
 
 
@@ -99,9 +104,16 @@ class SharedMLPMaxPool(SharedMLP):
             return self._layout.max_over_points(y, num_points)
         if free and search_dtype is None and all(map(can_fold, layers)):
             return folded_max_pool(layers, self._layout.clouds(y, num_points)), None
-        for layer in layers[:-1]:
-            y = layer(y)
-        clouds = self._layout.clouds(y, num_points)
+        if all(map(can_fuse_narrow, layers[:-1])):
+            clouds = self._layout.clouds(y, num_points)
+            x = clouds.reshape(-1, clouds.shape[-1])
+            for layer in layers[:-1]:
+                x = fused_narrow(layer, x)
+            clouds = x.view(-1, num_points, x.shape[-1])
+        else:
+            for layer in layers[:-1]:
+                y = layer(y)
+            clouds = self._layout.clouds(y, num_points)
         values, indices = fused_max_pool(layers[-1], clouds, search_dtype)
         return values, indices
 

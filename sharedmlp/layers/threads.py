@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from threading import Lock
+from threading import Lock, local
 
 import torch
+from torch import Tensor
 
 
 def _work_alone() -> None:
@@ -31,6 +32,22 @@ def _pool(num_threads: int, process_id: int) -> ThreadPoolExecutor:
         thread_name_prefix=f"sharedmlp-{process_id}",
         initializer=_work_alone,
     )
+
+
+_local = local()
+
+
+def thread_buffer(name: str, size: int, like: Tensor) -> Tensor:
+    """Returns memory of this thread's own, ``(size,)``, of undefined content.
+
+    It is kept for the next call: a fresh buffer costs the system a page fault each 4 KiB.
+    """
+    key = (name, like.dtype, like.device, torch.is_inference_mode_enabled())
+    buffers: dict[object, Tensor] = _local.__dict__.setdefault("buffers", {})
+    buffer = buffers.get(key)
+    if buffer is None or len(buffer) < size:
+        buffer = buffers[key] = like.new_empty(size)
+    return buffer[:size]
 
 
 class _Jobs:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.layers.threads import run_jobs
+from sharedmlp.layers.threads import run_jobs, thread_buffer
 
 # Columns of the (D, columns) buffer of products. On a CPU the buffer then stays in the caches; on
 # a GPU few large kernels beat many small ones.
@@ -202,8 +202,9 @@ class _Buffer:
         )
         rows = min(rows, clouds.shape[0] * num_points)
         padded = -(-rows // _GROUP) * _GROUP
-        self._centred = clouds.new_empty(rows, self._channels)
-        self._products = clouds.new_empty(out_channels * padded, dtype=search_dtype)
+        self._centred = thread_buffer("rows", rows * self._channels, clouds).view(rows, -1)
+        like = clouds.new_empty(0, dtype=search_dtype)
+        self._products = thread_buffer("products", out_channels * padded, like)
         self._out_channels = out_channels
         self._grouped = clouds.device.type == "cpu"
 
@@ -263,40 +264,61 @@ def _backward(
     num_clouds, num_points, channels = clouds.shape
     count = num_clouds * num_points
     columns = tile_columns(clouds)
+    clouds = clouds.contiguous()  # a row of a (B, C, N) cloud is scattered
+    of_weight = _gather_weight_gradient(clouds, center, indices, of_values)
+    if not needs_clouds:
+        return None, of_weight
     jobs = deal_clouds(clouds)
     if of_moments is not None:
         of_mean, of_second = (gradient / count for gradient in of_moments)
-    of_clouds = (
-        torch.empty(clouds.shape, dtype=clouds.dtype, device=clouds.device)
-        if needs_clouds
-        else None
-    )
-    of_weight = clouds.new_zeros(len(jobs), *weight.shape)
+    of_clouds = torch.empty_like(clouds)
 
     def worker(numbers: Iterator[int]) -> None:
         buffer = _Buffer(clouds, clouds.dtype, 0)
         for number in numbers:
             for first, last in jobs[number]:
-                size = last - first
-                rows = _flat_rows(indices[first:last], num_points)
-                gradient = of_values[first:last, :, None]
-                group = clouds[first:last].contiguous()  # a row of a (B, C, N) cloud is scattered
-                inputs = group.view(-1, channels)
-                at_winners = inputs.index_select(0, rows).view(size, *weight.shape)
-                at_winners.sub_(center).mul_(gradient)
-                of_weight[number].add_(at_winners[0] if size == 1 else at_winners.sum(0))
-                if of_clouds is None:
-                    continue
                 target = of_clouds[first:last].view(-1, channels)
                 if of_moments is None:
                     target.zero_()
                 else:
                     for point in range(0, num_points, columns):
-                        centred = buffer.center(group[:, point : point + columns], center)
+                        tile = clouds[first:last, point : point + columns]
+                        centred = buffer.center(tile, center)
                         out = target[point : point + len(centred)]
                         torch.addmm(of_mean, centred, of_second, out=out)
-                torch.mul(weight, gradient, out=at_winners)
-                target.index_add_(0, rows, at_winners.view(-1, channels))
+                sent = weight * of_values[first:last, :, None]
+                rows = _flat_rows(indices[first:last], num_points)
+                target.index_add_(0, rows, sent.view(-1, channels))
 
     run_jobs(worker, len(jobs))
-    return of_clouds, of_weight.sum(0)
+    return of_clouds, of_weight
+
+
+def _gather_weight_gradient(
+    clouds: Tensor, center: Tensor, indices: Tensor, of_values: Tensor
+) -> Tensor:
+    """Returns ``sum over the clouds of gradient * (x_winner - center)``, ``(D, C)``.
+
+    The rows of the weight are dealt to the threads: each row's sum is taken whole, in one order.
+    """
+    num_points, channels = clouds.shape[1:]
+    num_clouds, out_channels = indices.shape
+    inputs = clouds.reshape(-1, channels)
+    result = clouds.new_empty(out_channels, channels)
+    step = -(-out_channels // _MAX_JOBS) if clouds.device.type == "cpu" else out_channels
+    # No more than a tile's worth of gathered points at a time.
+    group = max(1, tile_columns(clouds) * 4 // step)
+
+    def worker(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            own = slice(number * step, (number + 1) * step)
+            target = result[own].zero_()
+            for first in range(0, num_clouds, group):
+                some = slice(first, first + group)
+                rows = _flat_rows(indices[some, own], num_points).add_(first * num_points)
+                winners = inputs.index_select(0, rows).sub_(center)
+                winners.mul_(of_values[some, own].reshape(-1, 1))
+                target.add_(winners.view(-1, *target.shape).sum(0))
+
+    run_jobs(worker, -(-out_channels // step))
+    return result
