@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
-from sharedmlp.layers import winners
+from sharedmlp.layers import narrow, winners
+from sharedmlp.layers.fused import can_fuse_narrow
 from sharedmlp.layers.threads import run_jobs
 from tests.formula import compare_with_formula as compare
 from tests.formula import randomize, scale_of
@@ -356,13 +357,43 @@ def test_changes_after_the_making_count():
     assert SharedMLPMaxPool(WIDTHS).bfloat16().not_supported_reasons()
 
 
-def test_a_hook_on_a_narrow_layer_is_called_in_evaluation():
-    pool = SharedMLPMaxPool(WIDTHS).eval()
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_hook_on_a_narrow_layer_is_called(training, grad):
+    pool = SharedMLPMaxPool(WIDTHS).train(training)
     calls = []
     pool.layers[0].linear.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         pool(torch.randn(2, 7, 3))
     assert calls == [1]
+
+
+def test_narrow_layers_to_the_second_order():
+    x = clouds(9, 3).requires_grad_()
+    center = clouds(3, seed=2)
+    weight, bias = clouds(5, 3, seed=3).requires_grad_(), clouds(5, seed=4).requires_grad_()
+    for function, inputs in [
+        (lambda x: narrow.input_moments(x, center), (x,)),
+        (lambda x, w, b: narrow.affine_relu(x, center, w, b), (x, weight, bias)),
+    ]:
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_several_narrow_layers_on_more_rows_than_a_tile(backend, bias, affine):
+    torch.manual_seed(0)
+    options = {"bias": bias, "norm_kwargs": {"affine": affine}}
+    pool = SharedMLPMaxPool([3, 4, 6, 9], backend=backend, fused=True, **options).double()
+    randomize(pool)
+    compare_with_formula(pool, clouds(5, 700, 3))
+
+
+def test_a_narrowing_layer_takes_its_modules():
+    pool = SharedMLPMaxPool([6, 3, 9], fused=True).double()
+    assert not can_fuse_narrow(pool.layers[0])
+    compare_with_formula(pool, clouds(4, 7, 6))
 
 
 def test_fused_takes_the_fused_path_and_false_does_not(monkeypatch):
