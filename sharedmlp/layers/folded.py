@@ -1,7 +1,8 @@
-"""A whole shared MLP and the max over points at once, for evaluation.
+"""A whole shared MLP at once, with the max over points or without, for evaluation.
 
 With constant statistics batch norm is an affine map and folds into the layer's weight and bias.
-Each tile of points then goes through all layers while it is in the cache; only the maxima leave it.
+Each tile of points then goes through all layers while it is in the cache; only the last outputs,
+or their maxima, leave it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedmlp.layers.fused import has_hooks, is_plain_linear
-from sharedmlp.layers.shared_mlp import PointwiseLayer
+from sharedmlp.layers.pointwise import PointwiseLayer
 from sharedmlp.layers.threads import run_jobs, thread_buffer
-from sharedmlp.layers.winners import deal_clouds, tile_columns
+from sharedmlp.layers.tiles import deal_clouds, deal_rows, tile_points
 
 
 def can_fold(layer: PointwiseLayer) -> bool:
@@ -62,26 +63,47 @@ def folded_max_pool(layers: Sequence[PointwiseLayer], clouds: Tensor) -> Tensor:
     """
     *hidden, (last_weight, last_bias) = [fold(layer) for layer in layers]
     activations = [layer.activation or nn.Identity() for layer in layers]
-    num_clouds, num_points, _ = clouds.shape
-    columns = tile_columns(clouds)
-    jobs = deal_clouds(clouds)
+    jobs = deal_clouds(clouds, tile_points(clouds) // 2)  # the products then fit a smaller cache
     out_channels = len(last_weight)
-    maxima = clouds.new_full((num_clouds, out_channels), -torch.inf)
+    maxima = clouds.new_full((len(clouds), out_channels), -torch.inf)
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
-            for first, last in jobs[number]:
-                for point in range(0, num_points, columns):
-                    tile = clouds[first:last, point : point + columns]
-                    x = tile.reshape(-1, tile.shape[-1])
-                    for (weight, bias), activation in zip(hidden, activations, strict=False):
-                        x = activation(torch.addmm(bias, x, weight.t()))
-                    size = out_channels * len(x)
-                    products = thread_buffer("products", size, x).view(out_channels, -1)
-                    torch.mm(last_weight, x.t(), out=products)
-                    best = products.view(out_channels, last - first, -1).amax(-1).t()
-                    maxima[first:last] = torch.maximum(maxima[first:last], best)
+            for tile in jobs[number]:
+                own = slice(tile.first, tile.last)
+                points = tile.of(clouds)
+                x = _apply(hidden, activations[:-1], points.reshape(-1, points.shape[-1]))
+                size = out_channels * len(x)
+                products = thread_buffer("products", size, x).view(out_channels, -1)
+                torch.mm(last_weight, x.t(), out=products)
+                best = products.view(out_channels, len(points), -1).amax(-1).t()
+                maxima[own] = torch.maximum(maxima[own], best)
 
     run_jobs(worker, len(jobs))
     pooled: Tensor = activations[-1](maxima + last_bias)
     return pooled
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
+def folded_mlp(layers: Sequence[PointwiseLayer], rows: Tensor) -> Tensor:
+    """Applies layers that :func:`can_fold` on a CPU, ``(M, C) -> (M, D)``, without gradients."""
+    folded = [fold(layer) for layer in layers]
+    activations = [layer.activation or nn.Identity() for layer in layers]
+    jobs = deal_rows(rows)
+    result = rows.new_empty(len(rows), len(folded[-1][0]))
+
+    def worker(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            for own in jobs[number]:
+                result[own] = _apply(folded, activations, rows[own])
+
+    run_jobs(worker, len(jobs))
+    return result
+
+
+def _apply(
+    folded: Sequence[tuple[Tensor, Tensor]], activations: Sequence[nn.Module], x: Tensor
+) -> Tensor:
+    for (weight, bias), activation in zip(folded, activations, strict=True):
+        x = activation(torch.addmm(bias, x, weight.t()))
+    return x

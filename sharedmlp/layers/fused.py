@@ -11,14 +11,15 @@ points that did not win come from the statistics alone, through m and S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharedmlp.layers.narrow import affine_relu, input_moments
-from sharedmlp.layers.shared_mlp import PointwiseLayer
+from sharedmlp.layers.narrow import Narrow, input_moments, narrow_moments, narrow_rows
+from sharedmlp.layers.pointwise import PointwiseLayer
 from sharedmlp.layers.sync_norm import (
     SyncBatchNorm,
     shared_center,
@@ -26,6 +27,7 @@ from sharedmlp.layers.sync_norm import (
     sharing_group,
     track,
 )
+from sharedmlp.layers.tiles import sample_rows
 from sharedmlp.layers.winners import find_winners
 
 _LINEARS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -83,7 +85,10 @@ def fused_not_supported_reasons(layer: PointwiseLayer) -> list[str]:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
 def fused_max_pool(
-    layer: PointwiseLayer, clouds: Tensor, search_dtype: torch.dtype | None = None
+    layer: PointwiseLayer,
+    clouds: Tensor,
+    search_dtype: torch.dtype | None = None,
+    hidden: Sequence[PointwiseLayer] = (),
 ) -> tuple[Tensor, Tensor]:
     """Applies a layer and the max over points; updates the running statistics in training.
 
@@ -92,6 +97,7 @@ def fused_max_pool(
         clouds: ``(G, N, C)``, in any strides.
         search_dtype: Precision in which the winners are searched; None means that of the weight,
             or that of an active autocast. Statistics and winning values have the weight's.
+        hidden: Layers to apply to the clouds first, if :func:`can_fuse_hidden`.
 
     Returns:
         The maxima ``(G, D)`` and the points that won ``(G, D)`` int64.
@@ -118,7 +124,7 @@ def fused_max_pool(
             pooled = values if bias is None else values + bias
             indices = found.indices
         else:
-            pooled, indices = _batch_norm_max(clouds, weight, bias, norm, search_dtype)
+            pooled, indices = _batch_norm_max(clouds, weight, bias, norm, search_dtype, hidden)
         if layer.activation is not None:
             pooled = layer.activation(pooled)
         return pooled.to(result_dtype), indices
@@ -130,18 +136,21 @@ def _batch_norm_max(
     bias: Tensor | None,
     norm: _BatchNorm,
     search_dtype: torch.dtype,
+    hidden: Sequence[PointwiseLayer],
 ) -> tuple[Tensor, Tensor]:
     """Returns batch norm's output at the winners ``(G, D)``, and the winners."""
-    batch_statistics = norm.training or norm.running_mean is None
     sign = torch.ones_like(weight[:, 0]) if norm.weight is None else norm.weight.detach().sign()
-    if batch_statistics:
-        group = sharing_group(norm)
+    if norm.training or norm.running_mean is None:
         count = clouds.new_tensor([clouds.shape[0] * clouds.shape[1]])
-        center = shared_center(clouds.detach().mean((0, 1)), count, group)
-        found = find_winners(clouds, weight, sign, center, moments=True, search_dtype=search_dtype)
-        moments, count = shared_means(
-            torch.cat([found.mean[None], found.second_moment]), count, group
+        sample = sample_rows(clouds)
+        narrow = None
+        if hidden:
+            clouds, narrow, sample = _fold_hidden(hidden, clouds, sample, count)
+        center = _center(norm, sample, count)
+        found = find_winners(
+            clouds, weight, sign, center, moments=True, search_dtype=search_dtype, layer=narrow
         )
+        moments = (found.mean, found.second_moment)
         variance, shift = _statistics(norm, weight, bias, center, moments, count)
         centred = found.values - shift
     else:
@@ -163,20 +172,76 @@ def _batch_norm_max(
     return normalised, found.indices
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
+def fused_mlp(layers: Sequence[PointwiseLayer], rows: Tensor) -> Tensor:
+    """Applies layers that :func:`can_fuse_narrow` in training, ``(M, C) -> (M, D)``."""
+    clouds = rows[None]
+    count = rows.new_tensor([len(rows)])
+    clouds, narrow, _ = _fold_hidden(layers, clouds, sample_rows(clouds), count)
+    return narrow_rows(clouds[0], narrow)
+
+
+def _fold_hidden(
+    hidden: Sequence[PointwiseLayer], clouds: Tensor, sample: Tensor, count: Tensor
+) -> tuple[Tensor, Narrow, Tensor]:
+    """Takes clouds and sample up to the last hidden layer, and the sample through that one too.
+
+    Returns:
+        The clouds in front of the last hidden layer ``(G, N, C')``, that layer with batch norm
+        folded in, and the sample behind it ``(k, C)``.
+    """
+    rows = clouds.reshape(-1, clouds.shape[-1])
+    narrow = None
+    for layer in hidden:
+        norm = cast("_BatchNorm", layer.norm)
+        center = _center(norm, sample, count)
+        moments = (
+            input_moments(rows, center) if narrow is None else narrow_moments(rows, narrow, center)
+        )
+        rows = moments.rows
+        narrow = _fold_batch_norm(layer, center, (moments.mean, moments.second), count)
+        with torch.no_grad():
+            sample = narrow(sample)
+    assert narrow is not None
+    return rows.view(*clouds.shape[:2], -1), narrow, sample
+
+
+def _fold_batch_norm(
+    layer: PointwiseLayer, center: Tensor, moments: tuple[Tensor, Tensor], count: Tensor
+) -> Narrow:
+    weight = layer.linear.get_parameter("weight").flatten(1)
+    bias = cast("Tensor | None", layer.linear.bias)
+    norm = cast("_BatchNorm", layer.norm)
+    variance, shift = _statistics(norm, weight, bias, center, moments, count)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is None:
+        return Narrow(center, weight * scale[:, None], -shift * scale)
+    scale = scale * norm.weight
+    return Narrow(center, weight * scale[:, None], norm.bias - shift * scale)
+
+
+def _center(norm: _BatchNorm, sample: Tensor, count: Tensor) -> Tensor:
+    """Returns a constant near the mean of all rows, the same in all processes that share them."""
+    return shared_center(sample.mean(0), count, sharing_group(norm))
+
+
 def _statistics(
     norm: _BatchNorm,
     weight: Tensor,
     bias: Tensor | None,
     center: Tensor,
-    moments: Tensor,
+    moments: tuple[Tensor, Tensor],
     count: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Returns variance and mean of ``W (x - center)``, and moves the running statistics.
 
-    ``moments (1 + C, C)`` are the mean and the second moment of ``x - center`` over count points.
+    ``moments`` are the mean ``(C,)`` and the second moment ``(C, C)`` of ``x - center`` over this
+    process's count of points.
     """
-    mean, second = moments[0], moments[1:]
-    # center is the mean but for rounding, so the second term is tiny and nothing cancels
+    mean, second = moments
+    shared, count = shared_means(torch.cat([mean[None], second]), count, sharing_group(norm))
+    mean, second = shared[0], shared[1:]
+    # center is near the mean, so the second term is small and nothing cancels
     covariance = second - torch.outer(mean, mean)
     variance = ((weight @ covariance) * weight).sum(1).clamp(min=0)
     shift = weight @ mean
@@ -187,8 +252,16 @@ def _statistics(
     return variance, shift
 
 
+def can_fuse_hidden(layers: Sequence[PointwiseLayer]) -> bool:
+    """Whether the layers in front of the last can become a part of :func:`fused_max_pool`."""
+    *hidden, last = layers
+    norm = last.norm
+    shared = isinstance(norm, _BatchNorm) and (norm.training or norm.running_mean is None)
+    return shared and all(map(can_fuse_narrow, hidden))
+
+
 def can_fuse_narrow(layer: PointwiseLayer) -> bool:
-    """Whether a layer that no max follows can take :func:`fused_narrow`."""
+    """Whether a layer in front of the last is one for :mod:`sharedmlp.layers.narrow`."""
     weight = layer.linear.weight
     assert isinstance(weight, Tensor)
     norm = layer.norm
@@ -205,22 +278,3 @@ def can_fuse_narrow(layer: PointwiseLayer) -> bool:
         and weight.shape[0] >= weight.shape[1]  # else the covariance would cost more
         and not torch.is_autocast_enabled("cpu")
     )
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
-def fused_narrow(layer: PointwiseLayer, x: Tensor) -> Tensor:
-    """Applies a layer that :func:`can_fuse_narrow` in training, ``(M, C) -> (M, D)``."""
-    weight = layer.linear.get_parameter("weight").flatten(1)
-    bias = cast("Tensor | None", layer.linear.bias)
-    norm = cast("_BatchNorm", layer.norm)
-    group = sharing_group(norm)
-    count = x.new_tensor([len(x)])
-    center = shared_center(x.detach().mean(0), count, group)
-    mean, second = input_moments(x, center)
-    moments, count = shared_means(torch.cat([mean[None], second]), count, group)
-    variance, shift = _statistics(norm, weight, bias, center, moments, count)
-    scale = torch.rsqrt(variance + norm.eps)
-    if norm.weight is None:
-        return affine_relu(x, center, weight * scale[:, None], -shift * scale)
-    scale = scale * norm.weight
-    return affine_relu(x, center, weight * scale[:, None], norm.bias - shift * scale)

@@ -9,13 +9,9 @@ import torch
 from torch import Tensor
 
 from sharedmlp.layers.folded import can_fold, folded_max_pool
-from sharedmlp.layers.fused import (
-    can_fuse_narrow,
-    fused_max_pool,
-    fused_narrow,
-    fused_not_supported_reasons,
-)
-from sharedmlp.layers.shared_mlp import PointwiseLayer, SharedMLP
+from sharedmlp.layers.fused import can_fuse_hidden, fused_max_pool, fused_not_supported_reasons
+from sharedmlp.layers.pointwise import PointwiseLayer
+from sharedmlp.layers.shared_mlp import SharedMLP
 
 
 class SharedMLPMaxPool(SharedMLP):
@@ -52,14 +48,11 @@ class SharedMLPMaxPool(SharedMLP):
         search_precision: Literal["float32", "bfloat16"] = "float32",
         **options: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(channels, **options)
-        if fused not in ("auto", True, False):
-            raise ValueError(f'fused is "auto", True or False, got {fused!r}')
+        super().__init__(channels, fused=fused, **options)
         if search_precision not in ("float32", "bfloat16"):
             raise ValueError(
                 f'search_precision is "float32" or "bfloat16", got {search_precision!r}'
             )
-        self.fused = fused
         self.search_precision = search_precision
         if fused is True:
             self._take_fused_path()
@@ -104,17 +97,13 @@ class SharedMLPMaxPool(SharedMLP):
             return self._layout.max_over_points(y, num_points)
         if free and search_dtype is None and all(map(can_fold, layers)):
             return folded_max_pool(layers, self._layout.clouds(y, num_points)), None
-        if all(map(can_fuse_narrow, layers[:-1])):
-            clouds = self._layout.clouds(y, num_points)
-            x = clouds.reshape(-1, clouds.shape[-1])
-            for layer in layers[:-1]:
-                x = fused_narrow(layer, x)
-            clouds = x.view(-1, num_points, x.shape[-1])
-        else:
-            for layer in layers[:-1]:
+        *hidden, last = layers
+        if not can_fuse_hidden(layers):
+            for layer in hidden:
                 y = layer(y)
-            clouds = self._layout.clouds(y, num_points)
-        values, indices = fused_max_pool(layers[-1], clouds, search_dtype)
+            hidden = []
+        clouds = self._layout.clouds(y, num_points)
+        values, indices = fused_max_pool(last, clouds, search_dtype, hidden)
         return values, indices
 
     def not_supported_reasons(self) -> list[str]:

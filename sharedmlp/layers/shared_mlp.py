@@ -4,57 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor, nn
 
-from sharedmlp.layers.backend import Backend, get_backend, pointwise_linear
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
-
-
-class PointwiseLayer(nn.Module):
-    """Pointwise linear map, norm, activation, dropout; works in its backend's native layout.
-
-    Attributes:
-        linear: ``nn.Linear``, ``nn.Conv1d`` or ``nn.Conv2d``; one name, so that the state-dict keys
-            are the same in every backend.
-        norm: The norm, or None.
-        activation: The activation, or None.
-        dropout: The dropout, or None.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        in_channels: int,
-        out_channels: int,
-        *,
-        norm: str | None,
-        activation: str | None,
-        dropout: float,
-        bias: bool,
-        norm_kwargs: Mapping[str, Any],
-    ) -> None:
-        super().__init__()
-        self.linear = pointwise_linear(backend, in_channels, out_channels, bias)
-        self.norm = backend.norms[norm](out_channels, **norm_kwargs) if norm else None
-        self.activation = ACTIVATIONS[activation]() if activation else None
-        self.dropout = nn.Dropout(dropout) if dropout else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Applies the layer to a tensor in the native layout."""
-        x = self.linear(x)
-        for module in (self.norm, self.activation, self.dropout):
-            if module is not None:
-                x = module(x)
-        return x
+from sharedmlp.layers.backend import get_backend
+from sharedmlp.layers.folded import can_fold, folded_mlp
+from sharedmlp.layers.fused import can_fuse_narrow, fused_mlp
+from sharedmlp.layers.pointwise import ACTIVATIONS, PointwiseLayer
 
 
 class SharedMLP(nn.Module):
@@ -88,6 +46,9 @@ class SharedMLP(nn.Module):
         plain_last: Leaves norm, activation and dropout out of the last layer, as for logits.
         channel_dim: Where the channels of the input and the output are: -1 or 1.
         norm_kwargs: Further arguments of the norm modules, such as ``{"momentum": 0.01}``.
+        fused: Takes the same steps in fewer passes over memory where it can: on a CPU, with batch
+            norm, and in training with ReLU and layers that do not narrow. The modules themselves
+            are not called then (:mod:`sharedmlp.layers.narrow`).
 
     Raises:
         ValueError: If an argument, or the shape of an input, is not one of the above.
@@ -105,8 +66,12 @@ class SharedMLP(nn.Module):
         plain_last: bool = False,
         channel_dim: int = -1,
         norm_kwargs: Mapping[str, Any] | None = None,
+        fused: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
+        if fused not in ("auto", True, False):
+            raise ValueError(f'fused is "auto", True or False, got {fused!r}')
+        self.fused = fused
         self.channels = _check_channels(channels)
         self.channel_dim = channel_dim
         self.backend = backend
@@ -159,8 +124,19 @@ class SharedMLP(nn.Module):
         if x.numel() == 0:  # a convolution refuses an axis of size zero
             shape = [*positions, self.out_channels]
             return x.new_zeros(shape).movedim(-1, self.channel_dim)
+        layers = cast("list[PointwiseLayer]", list(self.layers))
+        if self.fused and not torch.compiler.is_exporting() and x.device.type == "cpu":
+            rows = x.movedim(self.channel_dim, -1).reshape(-1, self.in_channels)
+            run = None
+            if not torch.is_grad_enabled() and all(map(can_fold, layers)):
+                run = folded_mlp
+            elif all(map(can_fuse_narrow, layers)):
+                run = fused_mlp
+            if run is not None:
+                y: Tensor = run(layers, rows)
+                return y.view(*positions, -1).movedim(-1, self.channel_dim)
         y = self._layout.enter(x, self.channel_dim)
-        for layer in self.layers:
+        for layer in layers:
             y = layer(y)
         return self._layout.leave(y, positions, self.channel_dim)
 

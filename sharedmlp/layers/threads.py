@@ -21,6 +21,11 @@ def _work_alone() -> None:
     # A thread takes the process's number of threads at its first use of torch, which may come long
     # after this: asking for the number makes it the first use.
     torch.get_num_threads()
+    # A thread of torch's OpenMP spins for milliseconds after its share of a parallel region, on a
+    # core that these threads need, unless libgomp knows of more threads than cores: it counts
+    # teams, so each thread here opens one, of two, once.
+    torch.set_num_threads(2)
+    torch.zeros(2**16).add_(1)
     torch.set_num_threads(1)
 
 
@@ -40,8 +45,10 @@ _local = local()
 def thread_buffer(name: str, size: int, like: Tensor) -> Tensor:
     """Returns memory of this thread's own, ``(size,)``, of undefined content.
 
-    It is kept for the next call: a fresh buffer costs the system a page fault each 4 KiB.
+    On a CPU it is kept for the next call: a fresh buffer costs the system a page fault each 4 KiB.
     """
+    if like.device.type != "cpu":
+        return like.new_empty(size)
     key = (name, like.dtype, like.device, torch.is_inference_mode_enabled())
     buffers: dict[object, Tensor] = _local.__dict__.setdefault("buffers", {})
     buffer = buffers.get(key)

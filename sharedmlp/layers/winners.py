@@ -7,30 +7,33 @@ at a time; the backward pass touches the winners and one C x C product a point.
 
 This is all that a batch norm between the product and the max needs (see
 :mod:`sharedmlp.layers.fused`): its statistics follow from the moments, and it is monotone in each
-channel.
+channel. The narrow layer in front can be part of it: then x too exists only one tile at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sharedmlp.layers.narrow import (
+    MomentSums,
+    Narrow,
+    NarrowGradients,
+    Partial,
+    again,
+    moment_gradients,
+)
 from sharedmlp.layers.threads import run_jobs, thread_buffer
+from sharedmlp.layers.tiles import Tile, deal_clouds, tile_buffer
 
-# Columns of the (D, columns) buffer of products. On a CPU the buffer then stays in the caches; on
-# a GPU few large kernels beat many small ones.
-_CPU_COLUMNS = 1024
-_GPU_COLUMNS = 65536
-# Sums over points are taken in at most this many parts and then added in order, so that neither the
-# number of threads nor their timing changes a bit of the result.
-_MAX_JOBS = 16
 # A CPU's max with index looks at one number at a time, amax at a vector of them: so amax leaves
 # one candidate for each of this many columns modulo it, and max looks at those.
 _GROUP = 64
+# Numbers gathered for the winners' gradients at a time, so that they stay in the caches.
+_GATHERED = 2**19
 
 
 class Winners(NamedTuple):
@@ -58,19 +61,23 @@ def find_winners(
     *,
     moments: bool,
     search_dtype: torch.dtype,
+    layer: Narrow | None = None,
 ) -> Winners:
-    """Finds the winners and the moments; differentiable in ``clouds`` and ``weight``.
+    """Finds the winners and the moments; differentiable in clouds, weight and layer.
 
     Args:
-        clouds: ``(G, N, C)``, of any strides.
+        clouds: ``(G, N, C)``, of any strides, or ``(G, N, C')`` in front of the layer.
         weight: ``(D, C)``.
         sign: ``(D,)``, 1, -1 or 0; a constant.
         center: ``(C,)``; a constant. Near the mean it saves the moments from cancellation.
         moments: Whether to compute the moments.
         search_dtype: Precision of the products among which the winner is searched. Where it is not
             that of the clouds, the winner's value is computed again in theirs.
+        layer: Applied to the clouds first, C' to C channels.
     """
-    outputs = _FindWinners.apply(clouds, weight, sign, center, moments, search_dtype)  # type: ignore[no-untyped-call]
+    outputs = _FindWinners.apply(  # type: ignore[no-untyped-call]
+        clouds, weight, *(layer or (None, None, None)), sign, center, moments, search_dtype
+    )
     return Winners(*outputs)
 
 
@@ -80,44 +87,55 @@ class _FindWinners(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401
         clouds: Tensor,
         weight: Tensor,
+        layer_center: Tensor | None,
+        layer_weight: Tensor | None,
+        layer_bias: Tensor | None,
         sign: Tensor,
         center: Tensor,
         moments: bool,
         search_dtype: torch.dtype,
     ) -> Winners:
-        found = _search(clouds, weight, sign, center, moments, search_dtype)
+        layer = _layer(layer_center, layer_weight, layer_bias)
+        found = _search(clouds, layer, weight, sign, center, moments, search_dtype)
         ctx.mark_non_differentiable(found.indices)
-        ctx.save_for_backward(clouds, weight, center, found.indices)
+        ctx.save_for_backward(
+            clouds, weight, layer_center, layer_weight, layer_bias, center, found.indices
+        )
         ctx.moments = moments
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        clouds, weight, center, indices = ctx.saved_tensors
+        clouds, weight, *of_layer, center, indices = ctx.saved_tensors
         of_values, _, of_mean, of_second = gradients
         if torch.is_grad_enabled():  # somebody will differentiate the gradients again
-            outputs = _plain(clouds, weight, center, indices)
+
+            def plain(
+                clouds: Tensor, weight: Tensor, *of_layer: Tensor
+            ) -> tuple[Tensor, Tensor, Tensor]:
+                layer = _layer(*of_layer)
+                return _plain(clouds if layer is None else layer(clouds), weight, center, indices)
+
             of_outputs = (of_values, of_mean, of_second)
-            inputs = [t for t in (clouds, weight) if t.requires_grad]
-            found = iter(
-                torch.autograd.grad(
-                    outputs, inputs, of_outputs, create_graph=True, allow_unused=True
-                )
-            )
-            return (
-                *(next(found) if t.requires_grad else None for t in (clouds, weight)),
-                *[None] * 4,
-            )
-        of_clouds, of_weight = _backward(
+            return (*again(plain, (clouds, weight, *of_layer), of_outputs), *[None] * 4)
+        count = clouds.shape[0] * clouds.shape[1]
+        of_clouds, of_weight, of_layer_weight, of_layer_bias = _backward(
             clouds,
+            _layer(*of_layer),
             weight,
             center,
             indices,
             of_values,
-            (of_mean, of_second + of_second.t()) if ctx.moments else None,
+            moment_gradients(of_mean, of_second, count) if ctx.moments else None,
             needs_clouds=ctx.needs_input_grad[0],
         )
-        return of_clouds, of_weight, None, None, None, None
+        return of_clouds, of_weight, None, of_layer_weight, of_layer_bias, *[None] * 4
+
+
+def _layer(center: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Narrow | None:
+    if center is None or weight is None or bias is None:
+        return None
+    return Narrow(center, weight, bias)
 
 
 def _plain(
@@ -131,113 +149,92 @@ def _plain(
     return values, flat.mean(0), flat.t() @ flat / len(flat)
 
 
-def deal_clouds(clouds: Tensor) -> list[list[tuple[int, int]]]:
-    """Deals the clouds to jobs, each a list of ranges of clouds small enough for one tile."""
-    num_clouds, num_points, _ = clouds.shape
-    step = max(1, tile_columns(clouds) // num_points)
-    ranges = [(i, min(i + step, num_clouds)) for i in range(0, num_clouds, step)]
-    num_jobs = min(_MAX_JOBS, len(ranges)) if clouds.device.type == "cpu" else 1
-    bounds = [len(ranges) * i // num_jobs for i in range(num_jobs + 1)]
-    return [ranges[low:high] for low, high in pairwise(bounds)]
-
-
-def tile_columns(clouds: Tensor) -> int:
-    """Points in a tile, at most."""
-    return _CPU_COLUMNS if clouds.device.type == "cpu" else _GPU_COLUMNS
-
-
 def _search(
     clouds: Tensor,
+    layer: Narrow | None,
     weight: Tensor,
     sign: Tensor,
     center: Tensor,
     moments: bool,
     search_dtype: torch.dtype,
 ) -> Winners:
-    num_clouds, num_points, channels = clouds.shape
-    out_channels, columns = len(weight), tile_columns(clouds)
+    num_clouds, num_points, _ = clouds.shape
+    out_channels, channels = weight.shape
     jobs = deal_clouds(clouds)
     values = clouds.new_empty(num_clouds, out_channels)
     indices = torch.empty(num_clouds, out_channels, dtype=torch.int64, device=clouds.device)
-    sums = clouds.new_zeros(len(jobs), channels)
-    products = clouds.new_zeros(len(jobs), channels, channels)
-    signed_weight = (weight * sign[:, None]).to(search_dtype)
+    sums = MomentSums(len(jobs), clouds, channels)
+    signed_weight = weight * sign[:, None]
+    search_weight = signed_weight.to(search_dtype)
 
     def worker(numbers: Iterator[int]) -> None:
-        buffer = _Buffer(clouds, search_dtype, out_channels)
         for number in numbers:
-            for first, last in jobs[number]:
-                for point in range(0, num_points, columns):
-                    tile = clouds[first:last, point : point + columns]
-                    centred = buffer.center(tile, center)
-                    if moments:
-                        sums[number].add_(centred.sum(0))
-                        products[number].addmm_(centred.t(), centred)
-                    best, where = buffer.search(signed_weight, centred, last - first)
-                    if search_dtype != clouds.dtype:
-                        best = _products_at(centred, where, weight * sign[:, None], last - first)
-                    if point == 0:
-                        values[first:last], indices[first:last] = best, where
-                    else:
-                        better = best > values[first:last]
-                        values[first:last] = torch.where(better, best, values[first:last])
-                        indices[first:last] = torch.where(
-                            better, where + point, indices[first:last]
-                        )
+            for tile in jobs[number]:
+                own = slice(tile.first, tile.last)
+                centred = _Rows(tile.of(clouds), layer, center).centred
+                if moments:
+                    sums.add(number, centred)
+                best, where = _best(search_weight, centred, tile.last - tile.first)
+                if search_dtype != clouds.dtype:
+                    best = _products_at(centred, where, signed_weight)
+                if tile.start == 0:
+                    values[own], indices[own] = best, where
+                else:
+                    better = best > values[own]
+                    values[own] = torch.where(better, best, values[own])
+                    indices[own] = torch.where(better, where + tile.start, indices[own])
 
     run_jobs(worker, len(jobs))
     # The value without the sign; where the sign is zero, that of the first point.
-    values = torch.where(sign == 0, (clouds[:, 0] - center) @ weight.t(), values * sign)
-    count = num_clouds * num_points
-    return Winners(values, indices, sums.sum(0) / count, products.sum(0) / count)
+    first = clouds[:, 0] if layer is None else layer(clouds[:, 0])
+    values = torch.where(sign == 0, (first - center) @ weight.t(), values * sign)
+    return Winners(values, indices, *sums.means(num_clouds * num_points))
 
 
-class _Buffer:
-    """The memory of one thread, used again for every tile."""
+class _Rows:
+    """The rows of a tile ``(g, n, C)``, in the memory of a thread: those of its last tile are gone.
 
-    def __init__(self, clouds: Tensor, search_dtype: torch.dtype, out_channels: int) -> None:
-        _, num_points, self._channels = clouds.shape
-        rows = max(
-            min(num_points, tile_columns(clouds)), tile_columns(clouds) // num_points * num_points
-        )
-        rows = min(rows, clouds.shape[0] * num_points)
-        padded = -(-rows // _GROUP) * _GROUP
-        self._centred = thread_buffer("rows", rows * self._channels, clouds).view(rows, -1)
-        like = clouds.new_empty(0, dtype=search_dtype)
-        self._products = thread_buffer("products", out_channels * padded, like)
-        self._out_channels = out_channels
-        self._grouped = clouds.device.type == "cpu"
+    Attributes:
+        inputs: What the layer's weight is multiplied by, ``(g * n, C')``; the rows without a layer.
+        outputs: What the layer makes of them, ``(g * n, C)``; the rows without a layer.
+        centred: The outputs less the center.
+    """
 
-    def center(self, tile: Tensor, center: Tensor) -> Tensor:
-        """Returns ``tile (g, n, C) - center`` as ``(g * n, C)``."""
-        centred = self._centred[: tile.shape[0] * tile.shape[1]]
-        torch.sub(tile, center, out=centred.view(tile.shape))
-        return centred
-
-    def search(self, weight: Tensor, centred: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
-        """Returns the largest product of each cloud and channel and its point, ``(g, D)``."""
-        count = len(centred)
-        if not self._grouped or num_clouds > 1:
-            products = self._products[: self._out_channels * count].view(-1, count)
-            torch.mm(weight, centred.to(weight.dtype).t(), out=products)
-            best, where = products.view(self._out_channels, num_clouds, -1).max(-1)
-            return best.t(), where.t()
-        padded = -(-count // _GROUP) * _GROUP
-        products = self._products[: self._out_channels * padded].view(-1, padded)
-        products[:, count:] = -torch.inf
-        torch.mm(weight, centred.to(weight.dtype).t(), out=products[:, :count])
-        groups = products.view(self._out_channels, -1, _GROUP)
-        best, column = groups.amax(1).max(1)
-        row = groups.gather(2, column[:, None, None].expand(-1, groups.shape[1], 1))[..., 0].argmax(
-            1
-        )
-        return best[None], (row * _GROUP + column)[None]
+    def __init__(self, tile: Tensor, layer: Narrow | None, center: Tensor) -> None:
+        count = tile.shape[0] * tile.shape[1]
+        self.centred = tile_buffer("centred", tile, len(center))[:count]
+        if layer is None:
+            torch.sub(tile, center, out=self.centred.view(tile.shape))
+            return
+        self.inputs = tile_buffer("inputs", tile, tile.shape[-1])[:count]
+        self.outputs = tile_buffer("outputs", tile, len(center))[:count]
+        layer.write(tile.reshape(count, -1), self.inputs, self.outputs)
+        torch.sub(self.outputs, center, out=self.centred)
 
 
-def _products_at(centred: Tensor, indices: Tensor, weight: Tensor, num_clouds: int) -> Tensor:
+def _best(weight: Tensor, centred: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
+    """Returns the largest product of each cloud and channel and its point, ``(g, D)``."""
+    out_channels, count = len(weight), len(centred)
+    points = centred.to(weight.dtype).t()
+    if num_clouds > 1 or centred.device.type != "cpu":
+        products = thread_buffer("products", out_channels * count, points).view(-1, count)
+        torch.mm(weight, points, out=products)
+        best, where = products.view(out_channels, num_clouds, -1).max(-1)
+        return best.t(), where.t()
+    padded = -(-count // _GROUP) * _GROUP
+    products = thread_buffer("products", out_channels * padded, points).view(-1, padded)
+    products[:, count:] = -torch.inf
+    torch.mm(weight, points, out=products[:, :count])
+    groups = products.view(out_channels, -1, _GROUP)
+    best, column = groups.amax(1).max(1)
+    members = groups.gather(2, column[:, None, None].expand(-1, groups.shape[1], 1))
+    return best[None], (members[..., 0].argmax(1) * _GROUP + column)[None]
+
+
+def _products_at(centred: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
     """Returns ``W_d . x`` at the given points ``(g, D)`` of ``centred (g * n, C)``."""
-    rows = _flat_rows(indices, len(centred) // num_clouds)
-    return (centred[rows].view(num_clouds, *weight.shape) * weight).sum(-1)
+    rows = _flat_rows(indices, len(centred) // len(indices))
+    return (centred[rows].view(len(indices), *weight.shape) * weight).sum(-1)
 
 
 def _flat_rows(indices: Tensor, num_points: int) -> Tensor:
@@ -248,6 +245,7 @@ def _flat_rows(indices: Tensor, num_points: int) -> Tensor:
 
 def _backward(
     clouds: Tensor,
+    layer: Narrow | None,
     weight: Tensor,
     center: Tensor,
     indices: Tensor,
@@ -255,70 +253,66 @@ def _backward(
     of_moments: tuple[Tensor, Tensor] | None,
     *,
     needs_clouds: bool,
-) -> tuple[Tensor | None, Tensor]:
-    """Returns the gradients of the clouds and of the weight.
+) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """Returns the gradients of the clouds, of the weight, and of the layer's weight and bias.
 
     Each winner sends ``gradient * W_d`` to its point and ``gradient * (x - center)`` to its row of
-    the weight. The moments send ``(mean's + (S's + S's^T) (x - center)) / M`` to every point.
+    the weight. The moments send ``u + A (x - center)`` to every point.
     """
-    num_clouds, num_points, channels = clouds.shape
-    count = num_clouds * num_points
-    columns = tile_columns(clouds)
-    clouds = clouds.contiguous()  # a row of a (B, C, N) cloud is scattered
-    of_weight = _gather_weight_gradient(clouds, center, indices, of_values)
-    if not needs_clouds:
-        return None, of_weight
+    of_clouds = None
+    if needs_clouds:
+        of_clouds = torch.empty_like(clouds, memory_format=torch.contiguous_format)
     jobs = deal_clouds(clouds)
-    if of_moments is not None:
-        of_mean, of_second = (gradient / count for gradient in of_moments)
-    of_clouds = torch.empty_like(clouds)
+    of_weight = Partial("weights", len(jobs), weight, *weight.shape)
+    of_layer = None if layer is None else NarrowGradients(len(jobs), layer.weight)
 
     def worker(numbers: Iterator[int]) -> None:
-        buffer = _Buffer(clouds, clouds.dtype, 0)
         for number in numbers:
-            for first, last in jobs[number]:
-                target = of_clouds[first:last].view(-1, channels)
-                if of_moments is None:
-                    target.zero_()
-                else:
-                    for point in range(0, num_points, columns):
-                        tile = clouds[first:last, point : point + columns]
-                        centred = buffer.center(tile, center)
-                        out = target[point : point + len(centred)]
-                        torch.addmm(of_mean, centred, of_second, out=out)
-                sent = weight * of_values[first:last, :, None]
-                rows = _flat_rows(indices[first:last], num_points)
-                target.index_add_(0, rows, sent.view(-1, channels))
+            for tile in jobs[number]:
+                rows = _Rows(tile.of(clouds), layer, center)
+                out = None if of_clouds is None else tile.rows(of_clouds)
+                gradient = out
+                if layer is not None:
+                    gradient = tile_buffer("gradients", clouds, len(center))[: len(rows.centred)]
+                if gradient is not None and of_moments is None:
+                    gradient.zero_()
+                elif gradient is not None and of_moments is not None:
+                    torch.mm(rows.centred, of_moments[1], out=gradient).add_(of_moments[0])
+                for points, channels, sent in _winners_in(tile, clouds, indices, of_values, weight):
+                    won = rows.centred.index_select(0, points).view(*sent.shape[:2], len(center))
+                    if len(won) == 1 and isinstance(channels, slice):  # in one pass
+                        of_weight[number].addcmul_(won[0], sent[0])
+                    else:
+                        of_weight[number][channels] += won.mul_(sent).sum(0)
+                    if gradient is not None:
+                        sent = weight[channels] * sent
+                        gradient.index_add_(0, points, sent.flatten(0, 1))
+                if layer is not None and of_layer is not None and gradient is not None:
+                    of_layer.add(number, gradient, rows.outputs, rows.inputs)
+                    if out is not None:
+                        torch.mm(gradient, layer.weight, out=out)
 
     run_jobs(worker, len(jobs))
-    return of_clouds, of_weight
+    return of_clouds, of_weight.total(), *((None, None) if of_layer is None else of_layer.totals())
 
 
-def _gather_weight_gradient(
-    clouds: Tensor, center: Tensor, indices: Tensor, of_values: Tensor
-) -> Tensor:
-    """Returns ``sum over the clouds of gradient * (x_winner - center)``, ``(D, C)``.
+def _winners_in(
+    tile: Tile, clouds: Tensor, indices: Tensor, of_values: Tensor, weight: Tensor
+) -> Iterator[tuple[Tensor, slice | Tensor, Tensor]]:
+    """Yields the winners among a tile's points: g clouds of them at a time, w in each.
 
-    The rows of the weight are dealt to the threads: each row's sum is taken whole, in one order.
+    Yields:
+        Their rows in the tile ``(g * w,)``, their channels (w of them), and the gradients of their
+        values ``(g, w, 1)``.
     """
-    num_points, channels = clouds.shape[1:]
-    num_clouds, out_channels = indices.shape
-    inputs = clouds.reshape(-1, channels)
-    result = clouds.new_empty(out_channels, channels)
-    step = -(-out_channels // _MAX_JOBS) if clouds.device.type == "cpu" else out_channels
-    # No more than a tile's worth of gathered points at a time.
-    group = max(1, tile_columns(clouds) * 4 // step)
-
-    def worker(numbers: Iterator[int]) -> None:
-        for number in numbers:
-            own = slice(number * step, (number + 1) * step)
-            target = result[own].zero_()
-            for first in range(0, num_clouds, group):
-                some = slice(first, first + group)
-                rows = _flat_rows(indices[some, own], num_points).add_(first * num_points)
-                winners = inputs.index_select(0, rows).sub_(center)
-                winners.mul_(of_values[some, own].reshape(-1, 1))
-                target.add_(winners.view(-1, *target.shape).sum(0))
-
-    run_jobs(worker, -(-out_channels // step))
-    return result
+    num_points = clouds.shape[1]
+    if tile.stop - tile.start == num_points:
+        step = max(1, _GATHERED // weight.numel())
+        for first in range(tile.first, tile.last, step):
+            some = slice(first, min(first + step, tile.last))
+            rows = _flat_rows(indices[some], num_points).add_((first - tile.first) * num_points)
+            yield rows, slice(None), of_values[some, :, None]
+        return
+    rows = indices[tile.first] - tile.start
+    (channels,) = ((rows >= 0) & (rows < tile.stop - tile.start)).nonzero(as_tuple=True)
+    yield rows[channels], channels, of_values[tile.first, channels][None, :, None]

@@ -50,8 +50,8 @@ class PointNet(nn.Module):
         transforms: Whether to have the input and the feature T-Net.
         dropout: Dropout probability on the last hidden layer.
         norm: ``"sync_batch"`` shares the statistics among the processes of a distributed training.
-        fused: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`.
-        search_precision: Likewise.
+        fused: Of every :class:`~sharedmlp.layers.SharedMLP` over the points.
+        search_precision: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`.
         local_channels: Widths of the shared MLP in front of the feature T-Net.
         global_channels: Widths of the shared MLP in front of the max.
         head_channels: Widths of the hidden fully connected layers.
@@ -90,7 +90,9 @@ class PointNet(nn.Module):
             "search_precision": search_precision,
         }
         self.input_tnet = TNet(3, **options) if transforms else None
-        self.local_mlp = SharedMLP([in_channels, *local_channels], backend=backend, norm=norm)
+        self.local_mlp = SharedMLP(
+            [in_channels, *local_channels], backend=backend, norm=norm, fused=fused
+        )
         width = local_channels[-1]
         self.feature_tnet = TNet(width, **options) if transforms else None
         self.global_pool = SharedMLPMaxPool([width, *global_channels], **options)
