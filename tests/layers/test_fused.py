@@ -68,7 +68,12 @@ def test_norms_and_activations(backend, dtype, activation, bias, norm_kwargs, tr
 )
 def test_sizes(backend, shape, training):
     """One point, one cloud, clouds larger than a tile, many small clouds in a tile."""
-    compare_with_formula(make(backend).train(training), clouds(*shape))
+    pool = make(backend).train(training)
+    compare_with_formula(pool, clouds(*shape))
+    if not training:
+        expected = pool(clouds(*shape)).detach()
+        with torch.no_grad():  # the folded path
+            assert_close(pool(clouds(*shape)), expected)
 
 
 @pytest.mark.parametrize("gamma", [-1.0, 0.0, 1e-6, -1e-6])
@@ -177,16 +182,18 @@ def test_a_mean_a_thousand_times_the_spread(dtype):
     extra=st.integers(1, 20),
     backend=st.sampled_from(BACKENDS),
     columns=st.sampled_from([1, 16, 70, 1024]),
+    gathered=st.sampled_from([1, 100, 2**19]),
     training=st.booleans(),
 )
-def test_any_shape(shape, widths, extra, backend, columns, training):
+def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
     if training and shape[0] * shape[1] < 2:
         return
     torch.manual_seed(0)
     pool = SharedMLPMaxPool([*widths, widths[-1] + extra], backend=backend, fused=True).double()
     randomize(pool)
-    normal = tiles._CPU_POINTS
-    tiles._CPU_POINTS = columns  # tiles of every relation to the clouds
+    normal = tiles._CPU_POINTS, winners._GATHERED
+    # Tiles, and parts of them, of every relation to the clouds.
+    tiles._CPU_POINTS, winners._GATHERED = columns, gathered
     try:
         x = clouds(*shape, widths[0])
         y = pool.train(training)(x)
@@ -197,7 +204,7 @@ def test_any_shape(shape, widths, extra, backend, columns, training):
             assert_close(y, expected(x).max(-2).values)
         compare_with_formula(pool, x, tied_points=True)
     finally:
-        tiles._CPU_POINTS = normal
+        tiles._CPU_POINTS, winners._GATHERED = normal
 
 
 @pytest.mark.parametrize("training", [True, False])
