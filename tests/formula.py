@@ -138,6 +138,11 @@ def compare_with_formula(
     if tied_points:
         got, want = got.sum(-2), want.sum(-2)
     assert_close(got, want, kind=kind, scale=scale, name="input gradient")
+    compare_parameters(mlp, formula, kind)
+
+
+def compare_parameters(mlp, formula, kind="value"):
+    """Compares the gradients of every parameter, and the running statistics."""
     # A parameter's gradient sums over all positions, and the gradient of a bias in front of batch
     # norm is a sum that cancels to zero: compare at the scale of the largest gradient.
     scale = max(p.grad.abs().max().item() for p in formula.parameters.values())

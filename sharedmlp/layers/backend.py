@@ -97,20 +97,21 @@ def pointwise_linear(
 ) -> nn.Module:
     """Makes a backend's linear map; it loads the weights of every other backend's."""
     module = backend.linear(in_channels, out_channels, bias)
-    module.register_load_state_dict_pre_hook(_reshape_weight)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(reshape_weight)  # type: ignore[no-untyped-call]
     return module
 
 
-def _reshape_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+def reshape_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
     """Reshapes ``(O, I)``, ``(O, I, 1)`` and ``(O, I, 1, 1)`` into each other while loading.
 
     Anything else is left alone, so that torch reports it as a size mismatch.
     """
     key = f"{prefix}weight"
     weight, loaded = getattr(module, "weight"), state_dict.get(key)  # noqa: B009
-    if isinstance(loaded, Tensor) and _without_kernel(loaded.shape) == weight.shape[:2]:
+    if isinstance(loaded, Tensor) and without_kernel(loaded.shape) == weight.shape[:2]:
         state_dict[key] = loaded.reshape(weight.shape)
 
 
-def _without_kernel(shape: torch.Size) -> torch.Size | None:
+def without_kernel(shape: torch.Size) -> torch.Size | None:
+    """Returns ``(O, I)`` of a pointwise weight's shape, None of any other."""
     return shape[:2] if len(shape) in (2, 3, 4) and all(s == 1 for s in shape[2:]) else None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sharedmlp.layers.eager import eagerly
 from sharedmlp.layers.fused import has_hooks, is_plain_linear
 from sharedmlp.layers.pointwise import PointwiseLayer
 from sharedmlp.layers.threads import run_jobs, thread_buffer
@@ -50,7 +51,7 @@ def fold(layer: PointwiseLayer) -> tuple[Tensor, Tensor]:
     return weight * scale[:, None], shift if norm.bias is None else shift + norm.bias
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
+@eagerly
 def folded_max_pool(layers: Sequence[PointwiseLayer], clouds: Tensor) -> Tensor:
     """Applies layers that :func:`can_fold` and takes the max over the points, without gradients.
 
@@ -84,7 +85,7 @@ def folded_max_pool(layers: Sequence[PointwiseLayer], clouds: Tensor) -> Tensor:
     return pooled
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
+@eagerly
 def folded_mlp(layers: Sequence[PointwiseLayer], rows: Tensor) -> Tensor:
     """Applies layers that :func:`can_fold` on a CPU, ``(M, C) -> (M, D)``, without gradients."""
     folded = [fold(layer) for layer in layers]

@@ -12,14 +12,17 @@ points that did not win come from the statistics alone, through m and S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from functools import partial
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sharedmlp.layers.eager import eagerly
 from sharedmlp.layers.narrow import Narrow, input_moments, narrow_moments, narrow_rows
 from sharedmlp.layers.pointwise import PointwiseLayer
+from sharedmlp.layers.segments import Segments, find_segment_winners
 from sharedmlp.layers.sync_norm import (
     SyncBatchNorm,
     shared_center,
@@ -28,11 +31,27 @@ from sharedmlp.layers.sync_norm import (
     track,
 )
 from sharedmlp.layers.tiles import sample_rows
-from sharedmlp.layers.winners import find_winners
+from sharedmlp.layers.winners import Winners, find_winners
 
 _LINEARS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm)
 _MONOTONE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+
+
+class _Find(Protocol):
+    """How the winners are found: :func:`find_winners`, or the same over segments."""
+
+    def __call__(
+        self,
+        clouds: Tensor,
+        weight: Tensor,
+        sign: Tensor,
+        center: Tensor,
+        *,
+        moments: bool,
+        search_dtype: torch.dtype,
+        layer: Narrow | None = None,
+    ) -> Winners: ...
 
 
 def is_plain_linear(linear: nn.Module) -> bool:
@@ -83,12 +102,13 @@ def fused_not_supported_reasons(layer: PointwiseLayer) -> list[str]:
     return reasons
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
+@eagerly
 def fused_max_pool(
     layer: PointwiseLayer,
     clouds: Tensor,
     search_dtype: torch.dtype | None = None,
     hidden: Sequence[PointwiseLayer] = (),
+    segments: Segments | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Applies a layer and the max over points; updates the running statistics in training.
 
@@ -98,6 +118,8 @@ def fused_max_pool(
         search_dtype: Precision in which the winners are searched; None means that of the weight,
             or that of an active autocast. Statistics and winning values have the weight's.
         hidden: Layers to apply to the clouds first, if :func:`can_fuse_hidden`.
+        segments: Takes the max over each of these of the rows of ``(1, M, C)``; the winners are
+            rows.
 
     Returns:
         The maxima ``(G, D)`` and the points that won ``(G, D)`` int64.
@@ -111,8 +133,11 @@ def fused_max_pool(
         clouds = clouds.to(weight.dtype)
         search_dtype = search_dtype or result_dtype
         norm = layer.norm
+        find: _Find = find_winners
+        if segments is not None:
+            find = partial(find_segment_winners, segments=segments)
         if not isinstance(norm, _BatchNorm):
-            found = find_winners(
+            found = find(
                 clouds,
                 weight,
                 torch.ones_like(weight[:, 0]),
@@ -124,13 +149,16 @@ def fused_max_pool(
             pooled = values if bias is None else values + bias
             indices = found.indices
         else:
-            pooled, indices = _batch_norm_max(clouds, weight, bias, norm, search_dtype, hidden)
+            pooled, indices = _batch_norm_max(
+                find, clouds, weight, bias, norm, search_dtype, hidden
+            )
         if layer.activation is not None:
             pooled = layer.activation(pooled)
         return pooled.to(result_dtype), indices
 
 
 def _batch_norm_max(
+    find: _Find,
     clouds: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -147,7 +175,7 @@ def _batch_norm_max(
         if hidden:
             clouds, narrow, sample = _fold_hidden(hidden, clouds, sample, count)
         center = _center(norm, sample, count)
-        found = find_winners(
+        found = find(
             clouds, weight, sign, center, moments=True, search_dtype=search_dtype, layer=narrow
         )
         moments = (found.mean, found.second_moment)
@@ -156,7 +184,7 @@ def _batch_norm_max(
     else:
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        found = find_winners(
+        found = find(
             clouds,
             weight,
             sign,
@@ -172,7 +200,7 @@ def _batch_norm_max(
     return normalised, found.indices
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code runs it eagerly
+@eagerly
 def fused_mlp(layers: Sequence[PointwiseLayer], rows: Tensor) -> Tensor:
     """Applies layers that :func:`can_fuse_narrow` in training, ``(M, C) -> (M, D)``."""
     clouds = rows[None]

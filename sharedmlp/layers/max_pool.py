@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast, overload
 
@@ -11,6 +12,13 @@ from torch import Tensor
 from sharedmlp.layers.folded import can_fold, folded_max_pool
 from sharedmlp.layers.fused import can_fuse_hidden, fused_max_pool, fused_not_supported_reasons
 from sharedmlp.layers.pointwise import PointwiseLayer
+from sharedmlp.layers.segments import (
+    Segments,
+    check_batch,
+    check_mask,
+    fill_empty,
+    segment_max,
+)
 from sharedmlp.layers.shared_mlp import SharedMLP
 
 
@@ -22,6 +30,7 @@ class SharedMLPMaxPool(SharedMLP):
     Shape:
         - ``channel_dim=-1``: ``(..., N, in_channels) -> (..., out_channels)``.
         - ``channel_dim=1``: ``(B, in_channels, ..., N) -> (B, out_channels, ...)``.
+        - clouds of different sizes: see :meth:`forward`.
 
     The last layer, batch norm, activation and max run fused wherever they can, with the same
     numbers and without the ``(B, N, out_channels)`` tensor (:mod:`sharedmlp.layers.fused`); the
@@ -58,36 +67,112 @@ class SharedMLPMaxPool(SharedMLP):
             self._take_fused_path()
 
     @overload
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(
+        self,
+        x: Tensor,
+        return_indices: Literal[False] = False,
+        *,
+        batch: Tensor | None = None,
+        num_clouds: int | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor: ...
 
     @overload
-    def forward(self, x: Tensor, return_indices: Literal[False]) -> Tensor: ...
+    def forward(
+        self,
+        x: Tensor,
+        return_indices: Literal[True],
+        *,
+        batch: Tensor | None = None,
+        num_clouds: int | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
 
-    @overload
-    def forward(self, x: Tensor, return_indices: Literal[True]) -> tuple[Tensor, Tensor]: ...
-
-    def forward(self, x: Tensor, return_indices: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        return_indices: bool = False,
+        *,
+        batch: Tensor | None = None,
+        num_clouds: int | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Applies the MLP and takes the max over the points.
 
+        Clouds of different sizes come as a flat batch or with a mask. Statistics then are those of
+        the real points alone, and a cloud without any gets zeros (and the winner -1).
+
         Args:
-            x: The points or features; see the class for the shape.
+            x: The points or features; see the class for the shape. With ``batch``, the points of
+                all clouds one after another, ``(M, in_channels)``.
             return_indices: Also returns which point won each channel, int64, of the output's shape.
+                With ``batch`` these are rows of ``x``.
+            batch: ``(M,)`` int64, the number of each point's cloud, in any order, as in PyTorch
+                Geometric. The output is ``(num_clouds, out_channels)``.
+            num_clouds: With ``batch``; one more than the largest number in it where None.
+            mask: Bool, of the shape of ``x`` without its channels: True for points, False for
+                padding, whatever stands there.
         """
+        if batch is not None or mask is not None or num_clouds is not None:
+            values, indices = self._pool_segments(x, batch, num_clouds, mask)
+            return (values, indices) if return_indices else values
         positions = self._check_input(x)
         num_points, clouds = self._split_positions(x, positions)
         y = self._layout.enter(x, self.channel_dim)
-        values, indices = self._pool(y, num_points, need_indices=return_indices)
+        values, some = self._pool(y, num_points, need_indices=return_indices)
         if not return_indices:
             return self._restore(values, clouds)
-        assert indices is not None
-        return self._restore(values, clouds), self._restore(indices, clouds)
+        assert some is not None
+        return self._restore(values, clouds), self._restore(some, clouds)
+
+    def _pool_segments(
+        self,
+        x: Tensor,
+        batch: Tensor | None,
+        num_clouds: int | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Takes the max over clouds of different sizes; values and winners in the public layout."""
+        positions = self._check_input(x)
+        if mask is None:
+            cloud, num_clouds = check_batch(x, batch, num_clouds)
+            values, indices = self._pool_rows(x, Segments.of(cloud, num_clouds))
+            return values, indices
+        check_mask(positions, mask, batch, num_clouds)
+        rows = x.movedim(self.channel_dim, -1)[mask]
+        *clouds, num_points = positions
+        cloud, point = mask.reshape(-1, num_points).nonzero(as_tuple=True)
+        values, indices = self._pool_rows(rows, Segments.of(cloud, math.prod(clouds)))
+        if len(point):
+            indices = torch.where(indices < 0, indices, point[indices])
+        return self._restore(values, tuple(clouds)), self._restore(indices, tuple(clouds))
+
+    def _pool_rows(self, rows: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        """Takes ``(M, C)`` to the maxima ``(G, D)`` and the rows that won."""
+        if len(rows) == 0:
+            values = rows.new_zeros(len(segments.counts), self.out_channels)
+            return values, torch.full_like(values, -1, dtype=torch.int64)
+        self._check_positions(len(rows), rows)
+        layers = self._pointwise()
+        if self._take_fused_path():
+            *hidden, last = layers
+            if hidden and not can_fuse_hidden(layers):
+                rows = self._run(hidden, rows, (len(rows),), -1)
+                hidden = []
+            values, indices = fused_max_pool(last, rows[None], self._search_dtype, hidden, segments)
+        else:
+            values, indices = segment_max(self._run(layers, rows, (len(rows),), -1), segments)
+        return fill_empty(values, indices, segments)
+
+    @property
+    def _search_dtype(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.search_precision == "bfloat16" else None
 
     def _pool(
         self, y: Tensor, num_points: int, *, need_indices: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Takes the native input to the maxima ``(G, D)``, and to the winners where at hand."""
-        layers = cast("list[PointwiseLayer]", list(self.layers))
-        search_dtype = torch.bfloat16 if self.search_precision == "bfloat16" else None
+        layers = self._pointwise()
         free = not (need_indices or torch.is_grad_enabled())
         if not self._take_fused_path():
             for layer in layers:
@@ -95,7 +180,7 @@ class SharedMLPMaxPool(SharedMLP):
             if free:
                 return self._layout.amax_over_points(y, num_points), None
             return self._layout.max_over_points(y, num_points)
-        if free and search_dtype is None and all(map(can_fold, layers)):
+        if free and self._search_dtype is None and all(map(can_fold, layers)):
             return folded_max_pool(layers, self._layout.clouds(y, num_points)), None
         *hidden, last = layers
         if not can_fuse_hidden(layers):
@@ -103,7 +188,7 @@ class SharedMLPMaxPool(SharedMLP):
                 y = layer(y)
             hidden = []
         clouds = self._layout.clouds(y, num_points)
-        values, indices = fused_max_pool(last, clouds, search_dtype, hidden)
+        values, indices = fused_max_pool(last, clouds, self._search_dtype, hidden)
         return values, indices
 
     def not_supported_reasons(self) -> list[str]:

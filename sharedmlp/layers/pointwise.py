@@ -38,6 +38,7 @@ class PointwiseLayer(nn.Module):
         norm: str | None,
         activation: str | None,
         dropout: float,
+        dropout_before_norm: bool = False,
         bias: bool,
         norm_kwargs: Mapping[str, Any],
     ) -> None:
@@ -46,11 +47,13 @@ class PointwiseLayer(nn.Module):
         self.norm = backend.norms[norm](out_channels, **norm_kwargs) if norm else None
         self.activation = ACTIVATIONS[activation]() if activation else None
         self.dropout = nn.Dropout(dropout) if dropout else None
+        self.dropout_before_norm = dropout_before_norm
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer to a tensor in the native layout."""
         x = self.linear(x)
-        for module in (self.norm, self.activation, self.dropout):
+        early, late = (self.dropout, None) if self.dropout_before_norm else (None, self.dropout)
+        for module in (early, self.norm, self.activation, late):
             if module is not None:
                 x = module(x)
         return x

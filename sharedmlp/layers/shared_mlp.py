@@ -39,8 +39,10 @@ class SharedMLP(nn.Module):
             ``"conv2d"`` (``nn.Conv2d`` 1x1).
         norm: ``"batch"``, ``"sync_batch"`` (statistics shared by all processes of a distributed
             training, on a CPU too), ``"layer"`` (over the channels of each position) or None.
-        activation: ``"relu"``, ``"leaky_relu"``, ``"gelu"``, ``"silu"``, ``"tanh"`` or None.
+        activation: ``"relu"``, ``"leaky_relu"``, ``"gelu"``, ``"silu"``, ``"tanh"`` or None, one
+            for all layers or one a layer.
         dropout: Probability, one for all layers or one a layer.
+        dropout_before_norm: Drops between linear map and norm instead of behind the activation.
         bias: Whether the linear maps have a bias. None means: where no batch norm follows, which
             would subtract it again.
         plain_last: Leaves norm, activation and dropout out of the last layer, as for logits.
@@ -60,8 +62,9 @@ class SharedMLP(nn.Module):
         *,
         backend: str = "linear",
         norm: str | None = "batch",
-        activation: str | None = "relu",
+        activation: str | Sequence[str | None] | None = "relu",
         dropout: float | Sequence[float] = 0.0,
+        dropout_before_norm: bool = False,
         bias: bool | None = None,
         plain_last: bool = False,
         channel_dim: int = -1,
@@ -79,15 +82,12 @@ class SharedMLP(nn.Module):
         norms = get_backend(backend).norms
         if norm is not None and norm not in norms:
             raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(norms)} or None")
-        if activation is not None and activation not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)} or None"
-            )
         if channel_dim not in (-1, 1):
             raise ValueError(
                 f"channel_dim is -1 for (..., C) or 1 for (B, C, ...), got {channel_dim!r}"
             )
         num_layers = len(self.channels) - 1
+        activations = _check_activation(activation, num_layers)
         dropouts = _check_dropout(dropout, num_layers)
         layers = []
         for i in range(num_layers):
@@ -99,8 +99,9 @@ class SharedMLP(nn.Module):
                     self.channels[i],
                     self.channels[i + 1],
                     norm=layer_norm,
-                    activation=None if plain else activation,
+                    activation=None if plain else activations[i],
                     dropout=0.0 if plain else dropouts[i],
+                    dropout_before_norm=dropout_before_norm,
                     bias=not _is_batch(layer_norm) if bias is None else bias,
                     norm_kwargs=norm_kwargs or {},
                 )
@@ -124,9 +125,21 @@ class SharedMLP(nn.Module):
         if x.numel() == 0:  # a convolution refuses an axis of size zero
             shape = [*positions, self.out_channels]
             return x.new_zeros(shape).movedim(-1, self.channel_dim)
-        layers = cast("list[PointwiseLayer]", list(self.layers))
+        return self._run(self._pointwise(), x, positions, self.channel_dim)
+
+    def _pointwise(self) -> list[PointwiseLayer]:
+        return cast("list[PointwiseLayer]", list(self.layers))
+
+    def _run(
+        self,
+        layers: Sequence[PointwiseLayer],
+        x: Tensor,
+        positions: tuple[int, ...],
+        channel_dim: int,
+    ) -> Tensor:
+        """Applies some of the layers to a checked input in a public layout."""
         if self.fused and not torch.compiler.is_exporting() and x.device.type == "cpu":
-            rows = x.movedim(self.channel_dim, -1).reshape(-1, self.in_channels)
+            rows = x.movedim(channel_dim, -1).reshape(-1, x.shape[channel_dim])
             run = None
             if not torch.is_grad_enabled() and all(map(can_fold, layers)):
                 run = folded_mlp
@@ -134,11 +147,11 @@ class SharedMLP(nn.Module):
                 run = fused_mlp
             if run is not None:
                 y: Tensor = run(layers, rows)
-                return y.view(*positions, -1).movedim(-1, self.channel_dim)
-        y = self._layout.enter(x, self.channel_dim)
+                return y.view(*positions, -1).movedim(-1, channel_dim)
+        y = self._layout.enter(x, channel_dim)
         for layer in layers:
             y = layer(y)
-        return self._layout.leave(y, positions, self.channel_dim)
+        return self._layout.leave(y, positions, channel_dim)
 
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""
@@ -162,12 +175,17 @@ class SharedMLP(nn.Module):
                 hint = f"make the layer with channel_dim={other}, or pass x.movedim({other}, {dim})"
             raise ValueError(f"{expected}, got {shape}: {hint}")
         positions = (*shape[:dim], *shape[dim + 1 :])
-        if self.training and self._has_batch_norm and prod(positions) < 2:
+        self._check_positions(prod(positions), x)
+        return positions
+
+    def _check_positions(self, count: int, x: Tensor) -> None:
+        """Refuses fewer positions than batch norm needs in training."""
+        if self.training and self._has_batch_norm and count < 2:
             raise ValueError(
                 f"{type(self).__name__} in training mode needs at least two positions for batch "
-                f"norm, got {shape}: use a larger batch, call eval(), or choose another norm"
+                f"norm, got {tuple(x.shape)}: use a larger batch, call eval(), or choose another "
+                "norm"
             )
-        return positions
 
 
 def _is_batch(norm: str | None) -> bool:
@@ -182,6 +200,27 @@ def _check_channels(channels: Sequence[int]) -> tuple[int, ...]:
             f"[3, 64, 64], got {list(widths)}"
         )
     return widths
+
+
+def _check_activation(
+    activation: str | Sequence[str | None] | None, num_layers: int
+) -> tuple[str | None, ...]:
+    names: tuple[str | None, ...]
+    if activation is None or isinstance(activation, str):
+        names = (activation,) * num_layers
+    else:
+        names = tuple(activation)
+    for name in names:
+        if name is not None and name not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)} or None"
+            )
+    if len(names) != num_layers:
+        raise ValueError(
+            f"activation is one name or None, or one for each of the {num_layers} layers, got "
+            f"{activation!r}"
+        )
+    return names
 
 
 def _check_dropout(dropout: float | Sequence[float], num_layers: int) -> tuple[float, ...]:

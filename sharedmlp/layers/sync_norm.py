@@ -7,7 +7,6 @@ has to be shared is a count and the first two moments, which any backend of torc
 from __future__ import annotations
 
 import torch
-import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -40,6 +39,8 @@ def shared_means(
     """Returns the means over all processes, differentiably, and the count of all positions."""
     if group is None:
         return means, count
+    import torch.distributed.nn.functional as dist_functional  # 10 ms that few need
+
     sums = torch.cat([count, (means * count).flatten()])
     total = dist_functional.all_reduce(sums, group=group)  # type: ignore[no-untyped-call]
     count = total[:1].detach()

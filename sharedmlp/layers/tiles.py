@@ -54,10 +54,9 @@ def deal_clouds(clouds: Tensor, size: int | None = None) -> list[list[Tile]]:
     step = max(1, size // num_points)
     clouds_of = [(i, min(i + step, num_clouds)) for i in range(0, num_clouds, step)]
     points_of = [(i, min(i + size, num_points)) for i in range(0, num_points, size)]
-    num_jobs = min(_MAX_JOBS, len(clouds_of)) if clouds.device.type == "cpu" else 1
     return [
         [Tile(*some, *points) for some in clouds_of[share] for points in points_of]
-        for share in _shares(len(clouds_of), num_jobs)
+        for share in deal(len(clouds_of), clouds)
     ]
 
 
@@ -65,11 +64,13 @@ def deal_rows(rows: Tensor) -> list[list[slice]]:
     """Deals ``rows (M, C)`` to jobs, each a list of slices."""
     count, step = len(rows), tile_points(rows)
     tiles = [slice(i, min(i + step, count)) for i in range(0, count, step)]
-    return [tiles[share] for share in _shares(len(tiles), min(_MAX_JOBS, len(tiles)))]
+    return [tiles[share] for share in deal(len(tiles), rows)]
 
 
-def _shares(count: int, num_jobs: int) -> list[slice]:
-    bounds = [count * i // num_jobs for i in range(num_jobs + 1)]
+def deal(count: int, like: Tensor) -> list[slice]:
+    """Deals a number of pieces of work to jobs: several on a CPU, one on a GPU."""
+    num_jobs = min(_MAX_JOBS if like.device.type == "cpu" else 1, count)
+    bounds = [count * i // max(1, num_jobs) for i in range(num_jobs + 1)]
     return [slice(low, high) for low, high in pairwise(bounds)]
 
 

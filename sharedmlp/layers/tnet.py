@@ -21,14 +21,18 @@ class TNet(nn.Module):
     subtract it again.
 
     Shape:
-        ``(B, N, dim) -> (B, dim, dim)``; apply it as ``points @ transform``.
+        ``(B, N, in_channels) -> (B, dim, dim)``; apply it as ``points @ transform``.
 
     Args:
-        dim: Size of the transform and width of the input.
+        dim: Size of the transform.
+        in_channels: Width of the input; None means ``dim``.
         backend: The backend of the shared MLP.
         norm: The norm of all layers.
         channels: Widths of the shared MLP.
         hidden_channels: Widths of the fully connected layers.
+        bias: As of :class:`SharedMLP`, for all layers.
+        add_identity: Adds the identity to the predicted matrix and starts its bias at zero, where
+            otherwise the bias starts at the identity: the same, but for a weight decay.
         **options: Further arguments of the :class:`SharedMLPMaxPool`, such as ``fused``.
 
     Raises:
@@ -40,29 +44,39 @@ class TNet(nn.Module):
         self,
         dim: int,
         *,
+        in_channels: int | None = None,
         backend: str = "linear",
         norm: str = "batch",
         channels: Sequence[int] = (64, 128, 1024),
         hidden_channels: Sequence[int] = (512, 256),
+        bias: bool | None = None,
+        add_identity: bool = False,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.pool = SharedMLPMaxPool([dim, *channels], backend=backend, norm=norm, **options)
+        self.add_identity = add_identity
+        self.pool = SharedMLPMaxPool(
+            [in_channels or dim, *channels], backend=backend, norm=norm, bias=bias, **options
+        )
         # Fully connected over the global feature: its positions are the clouds of the batch.
         self.head = SharedMLP(
-            [channels[-1], *hidden_channels, dim * dim], norm=norm, plain_last=True
+            [channels[-1], *hidden_channels, dim * dim], norm=norm, bias=bias, plain_last=True
         )
         last = self.head.layers[-1].get_submodule("linear")
         with torch.no_grad():
             last.get_parameter("weight").zero_()
-            last.get_parameter("bias").copy_(torch.eye(dim).flatten())
+            start = torch.zeros(dim, dim) if add_identity else torch.eye(dim)
+            last.get_parameter("bias").copy_(start.flatten())
 
     def forward(self, points: Tensor) -> Tensor:
         """Predicts the transforms of a batch of clouds."""
         if points.ndim != 3:
             raise ValueError(
-                f"TNet expected (B, N, {self.dim}), got {tuple(points.shape)}: add a batch "
-                "dimension with points.unsqueeze(0)"
+                f"TNet expected (B, N, {self.pool.in_channels}), got {tuple(points.shape)}: add a "
+                "batch dimension with points.unsqueeze(0)"
             )
-        return self.head(self.pool(points)).unflatten(-1, (self.dim, self.dim))  # type: ignore[no-any-return]
+        matrix: Tensor = self.head(self.pool(points)).unflatten(-1, (self.dim, self.dim))
+        if self.add_identity:
+            matrix = matrix + torch.eye(self.dim, dtype=matrix.dtype, device=matrix.device)
+        return matrix

@@ -33,7 +33,7 @@ from sharedmlp.layers.tiles import Tile, deal_clouds, tile_buffer
 # one candidate for each of this many columns modulo it, and max looks at those.
 _GROUP = 64
 # Numbers gathered for the winners' gradients at a time, so that they stay in the caches.
-_GATHERED = 2**19
+GATHERED = 2**19
 
 
 class Winners(NamedTuple):
@@ -174,9 +174,9 @@ def _search(
                 centred = _Rows(tile.of(clouds), layer, center).centred
                 if moments:
                     sums.add(number, centred)
-                best, where = _best(search_weight, centred, tile.last - tile.first)
+                best, where = best_points(search_weight, centred, tile.last - tile.first)
                 if search_dtype != clouds.dtype:
-                    best = _products_at(centred, where, signed_weight)
+                    best = products_at(centred, where, signed_weight)
                 if tile.start == 0:
                     values[own], indices[own] = best, where
                 else:
@@ -212,7 +212,7 @@ class _Rows:
         torch.sub(self.outputs, center, out=self.centred)
 
 
-def _best(weight: Tensor, centred: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
+def best_points(weight: Tensor, centred: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
     """Returns the largest product of each cloud and channel and its point, ``(g, D)``."""
     out_channels, count = len(weight), len(centred)
     points = centred.to(weight.dtype).t()
@@ -231,7 +231,7 @@ def _best(weight: Tensor, centred: Tensor, num_clouds: int) -> tuple[Tensor, Ten
     return best[None], (members[..., 0].argmax(1) * _GROUP + column)[None]
 
 
-def _products_at(centred: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+def products_at(centred: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
     """Returns ``W_d . x`` at the given points ``(g, D)`` of ``centred (g * n, C)``."""
     rows = _flat_rows(indices, len(centred) // len(indices))
     return (centred[rows].view(len(indices), *weight.shape) * weight).sum(-1)
@@ -307,7 +307,7 @@ def _winners_in(
     """
     num_points = clouds.shape[1]
     if tile.stop - tile.start == num_points:
-        step = max(1, _GATHERED // weight.numel())
+        step = max(1, GATHERED // weight.numel())
         for first in range(tile.first, tile.last, step):
             some = slice(first, min(first + step, tile.last))
             rows = _flat_rows(indices[some], num_points).add_((first - tile.first) * num_points)

@@ -191,9 +191,9 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
     torch.manual_seed(0)
     pool = SharedMLPMaxPool([*widths, widths[-1] + extra], backend=backend, fused=True).double()
     randomize(pool)
-    normal = tiles._CPU_POINTS, winners._GATHERED
+    normal = tiles._CPU_POINTS, winners.GATHERED
     # Tiles, and parts of them, of every relation to the clouds.
-    tiles._CPU_POINTS, winners._GATHERED = columns, gathered
+    tiles._CPU_POINTS, winners.GATHERED = columns, gathered
     try:
         x = clouds(*shape, widths[0])
         y = pool.train(training)(x)
@@ -204,7 +204,7 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
             assert_close(y, expected(x).max(-2).values)
         compare_with_formula(pool, x, tied_points=True)
     finally:
-        tiles._CPU_POINTS, winners._GATHERED = normal
+        tiles._CPU_POINTS, winners.GATHERED = normal
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,0 +1,19 @@
+"""What ``import sharedmlp`` costs the one who wants a layer."""
+
+import subprocess
+import sys
+
+
+def test_importing_the_package_imports_torch_and_nothing_else():
+    """Not even the parts of torch, such as its compiler, that ``import torch`` leaves out."""
+    code = """
+import sys, torch
+before = set(sys.modules)
+import sharedmlp
+print(*sorted({name for name in set(sys.modules) - before if not name.startswith("sharedmlp")}))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    new = [name for name in result.stdout.split() if not name.startswith("__editable__")]
+    assert new == []
