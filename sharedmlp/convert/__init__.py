@@ -1,0 +1,34 @@
+"""Fully connected, pointwise and n x n convolution: each made into the other, with equal numbers.
+
+Three statements are mixed up where people ask whether a 1x1 convolution is a fully connected layer:
+
+1. A linear layer applied at every position is a convolution with kernel 1
+   (:func:`linear_to_conv1d`, :func:`linear_to_conv2d`, :func:`conv_to_linear`; for whole models
+   :func:`convert_backend`).
+2. A fully connected layer over an n x n input is an n x n convolution without padding
+   (:func:`fc_to_conv`, :func:`conv_to_fc`; for whole models :func:`convolutionalize`).
+3. The same layer is a 1x1 convolution over the input flattened to 1 x 1 x (n * n * channels)
+   (:func:`linear_to_conv2d` after a flatten).
+"""
+
+from sharedmlp.convert.backend import Conversion, convert_backend
+from sharedmlp.convert.convolutionalize import convolutionalize
+from sharedmlp.convert.errors import ConversionError
+from sharedmlp.convert.fully_connected import conv_to_fc, fc_to_conv
+from sharedmlp.convert.optimizer import adapt_optimizer_state
+from sharedmlp.convert.pointwise import conv_to_linear, linear_to_conv1d, linear_to_conv2d
+from sharedmlp.convert.windows import receptive_windows
+
+__all__ = [
+    "Conversion",
+    "ConversionError",
+    "adapt_optimizer_state",
+    "conv_to_fc",
+    "conv_to_linear",
+    "convert_backend",
+    "convolutionalize",
+    "fc_to_conv",
+    "linear_to_conv1d",
+    "linear_to_conv2d",
+    "receptive_windows",
+]
