@@ -99,7 +99,8 @@ def built(monkeypatch):
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
         )
 
-    monkeypatch.setattr(ClassificationTask, "on_test_start", record)
+    for hook in ("on_fit_start", "on_validation_start", "on_test_start", "on_predict_start"):
+        monkeypatch.setattr(ClassificationTask, hook, record)
     return kinds
 
 
@@ -232,6 +233,25 @@ def test_fit_resumes_from_the_last_checkpoint(inside, capsys):
     main(["fit", *arguments])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert [line.split(":")[0] for line in lines] == ["epoch  4/4"]
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_typed_backend_wins_over_the_checkpoint_in_every_command(inside, built, command):
+    arguments = ["--config", "tiny.yaml", "--ckpt_path", LAST, "--model.backend", "conv2d"]
+    main([command, *arguments, *(["--trainer.max_epochs", "4"] if command == "fit" else [])])
+    assert built == {nn.Conv2d}
+
+
+def test_a_resumed_fit_takes_the_typed_learning_rate(inside, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        ClassificationTask,
+        "on_train_batch_end",
+        lambda task, *_: seen.append(task.optimizers().param_groups[0]["lr"]),
+    )
+    arguments = ["--config", "tiny.yaml", "--ckpt_path", LAST, "--trainer.max_epochs", "4"]
+    main(["fit", *arguments, "--model.schedule", "constant", "--model.learning_rate", "0.03"])
+    assert set(seen) == {0.03}
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])

@@ -1,6 +1,7 @@
 """Training on PointCloudDatasets with Lightning: the task, the data modules, the epoch log."""
 
 from sharedmlp.train.callbacks import EpochLog
+from sharedmlp.train.checkpoint import load_trained
 from sharedmlp.train.data import (
     HDF5DataModule,
     MeshTreeDataModule,
@@ -16,4 +17,5 @@ __all__ = [
     "MeshTreeDataModule",
     "PointCloudDataModule",
     "ShapesDataModule",
+    "load_trained",
 ]

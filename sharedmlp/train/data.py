@@ -20,6 +20,7 @@ from sharedmlp.data import (
     RandomRotation,
     RandomScale,
     RandomTranslation,
+    are_normalized,
     find_class_names,
     identity_collate,
     prepare_mesh_tree,
@@ -28,7 +29,7 @@ from sharedmlp.data import (
     stratified_split,
     write_shapes,
 )
-from sharedmlp.train.sampler import EpochSampler
+from sharedmlp.train.sampler import EpochSampler, ResumableLoader
 from sharedmlp.train.seed import derive_seed, run_seed
 
 Batch = dict[str, Tensor]
@@ -58,6 +59,10 @@ class PointCloudDataModule(pl.LightningDataModule):
         scale_high: Largest such factor.
         translate: Largest shift along each axis in training.
         point_dropout: Largest share of points that training drops.
+
+    Attributes:
+        preprocessing: What a cloud has to be like for a network trained on these, of plain values;
+            checkpoints keep it. That they are centred and scaled is said where it was seen.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.seed = seed
         self.num_workers = num_workers
+        self.preprocessing: dict[str, Any] = {"num_points": num_points, "up_axis": up_axis}
         transforms: list[Any] = []
         if point_dropout:
             transforms.append(RandomPointDropout(point_dropout))
@@ -125,26 +131,30 @@ class PointCloudDataModule(pl.LightningDataModule):
                 f"val_fraction={self.val_fraction} of {len(pool)} training clouds leaves none to "
                 "validate on, and the best checkpoint is chosen by validation: raise val_fraction"
             )
+        if are_normalized(pool.points[:: max(1, len(pool) // 256)]):
+            self.preprocessing |= {"centre": "mean", "scale": "unit sphere"}
         self.datasets["train"] = self._dataset(pool, train, resample=True)
         self.datasets["val"] = self._dataset(pool, val, resample=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Loads shuffled training clouds."""
-        dataset = self.datasets["train"]
         trainer = self.trainer
-        epoch = 0
-        if trainer is not None:
-            # The epoch of a resumed run. Lightning sets it too, but after its iterator has been
-            # made, when workers have already begun to load; `current_epoch` still lags behind here.
-            epoch = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        # The epoch of a resumed run. Lightning sets it too, but after its iterator has been made,
+        # when workers have already begun to load; `current_epoch` still lags behind here.
+        loop: Any = None if trainer is None else trainer.fit_loop
         sampler = EpochSampler(
-            dataset,
+            self.datasets["train"],
             batch_size=self.batch_size,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
-            epoch=epoch,
+            epoch=loop.epoch_progress.current.processed if loop else 0,
         )
-        return self._loader(dataset, sampler)
+        return ResumableLoader(
+            sampler,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            trained_batches=lambda: loop.epoch_loop.batch_progress.current.ready if loop else 0,
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Loads the validation clouds."""
@@ -177,13 +187,10 @@ class PointCloudDataModule(pl.LightningDataModule):
             seed=derive_seed(run_seed()) if resample else self.seed,
         )
 
-    def _loader(
-        self, dataset: PointCloudDataset, sampler: EpochSampler | None = None
-    ) -> DataLoader[Batch]:
+    def _loader(self, dataset: PointCloudDataset) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
             collate_fn=identity_collate,
             num_workers=self.num_workers,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
-from torch.utils.data import DistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
 
-from sharedmlp.data import PointCloudDataset
+from sharedmlp.data import PointCloudDataset, identity_collate
 from sharedmlp.train.seed import derive_seed, run_seed
 
 
@@ -56,6 +57,7 @@ class EpochSampler(DistributedSampler[int]):
             )
         self.clouds = dataset
         self.kept = self.num_samples - (self.num_samples % batch_size == 1)
+        self._skipped = 0
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
@@ -63,10 +65,56 @@ class EpochSampler(DistributedSampler[int]):
         super().set_epoch(epoch)
         self.clouds.set_epoch(epoch)
 
+    def skip(self, clouds: int) -> None:
+        """Leaves out the first clouds of the next iteration, which were seen before."""
+        self._skipped = clouds
+
     def __iter__(self) -> Iterator[int]:
-        """Yields the positions of one epoch."""
-        return islice(super().__iter__(), self.kept)
+        """Yields the positions of one epoch, less those to be skipped."""
+        first, self._skipped = self._skipped, 0
+        return islice(super().__iter__(), first, self.kept)
 
     def __len__(self) -> int:
         """Returns the number of clouds of one epoch."""
         return self.kept
+
+
+class ResumableLoader(DataLoader[dict[str, Tensor]]):
+    """Loads the batches of an epoch, after an interruption those that are left of it.
+
+    The trainer keeps the state of a loader that has one in its checkpoints.
+
+    Args:
+        sampler: The order of the clouds.
+        batch_size: Clouds in a batch.
+        num_workers: Processes that load.
+        trained_batches: Says how many batches of the epoch have been trained on. The loader itself
+            is ahead of that, because batches are fetched in advance.
+    """
+
+    def __init__(
+        self,
+        sampler: EpochSampler,
+        *,
+        batch_size: int,
+        num_workers: int,
+        trained_batches: Callable[[], int],
+    ) -> None:
+        super().__init__(
+            sampler.clouds,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=identity_collate,
+            num_workers=num_workers,
+        )
+        self._sampler = sampler
+        self._trained_batches = trained_batches
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns how far the epoch is."""
+        return {"batches": self._trained_batches()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on behind the batches that were trained on; after a whole epoch, with the next."""
+        assert self.batch_size is not None
+        self._sampler.skip(state_dict["batches"] % len(self) * self.batch_size)

@@ -9,15 +9,21 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from sharedmlp.models import create_model, orthogonality_penalty
 from sharedmlp.train.metrics import MeanClassAccuracy
+from sharedmlp.train.optimizers import adapt_checkpoint, close_epoch, make_optimizer
 from sharedmlp.train.seed import derive_seed, run_seed
 
 Batch = dict[str, Tensor]
+
+
+def _constant(step: int) -> float:
+    return 1.0
 
 
 class ClassificationTask(pl.LightningModule):
@@ -25,7 +31,6 @@ class ClassificationTask(pl.LightningModule):
 
     The loss is cross entropy plus, for a model with T-Nets, the orthogonality penalty of its
     feature transform (Qi et al. 2017, section 4.2); validation and test report plain cross entropy.
-    The optimizer is AdamW (Adam, where ``weight_decay`` is 0).
 
     Logs ``{train,val,test}/{loss,overall_accuracy,mean_class_accuracy}`` over whole epochs, never
     averaged over batches. After a test, ``test_confusion.compute()`` is the confusion matrix.
@@ -43,9 +48,11 @@ class ClassificationTask(pl.LightningModule):
         search_precision: ``float32``, or ``bfloat16``: the winners of the max are found faster, and
             those almost as large may be taken for them.
         dropout: Dropout probability in the head.
+        optimizer: ``adamw``, ``adam`` or ``sgd``.
         learning_rate: Of the first step; the highest.
         schedule: ``constant``, or ``cosine``: from the first step down to zero at the last.
-        weight_decay: Decoupled weight decay of the weights; biases and batch norm have none.
+        weight_decay: Of the weights; biases and batch norm have none. Decoupled with ``adamw``.
+        momentum: Of ``sgd``.
         label_smoothing: Share of the target spread evenly over all classes, in training.
         penalty_weight: Weight of the orthogonality penalty; 0.001 in the paper.
 
@@ -62,18 +69,22 @@ class ClassificationTask(pl.LightningModule):
         fused: bool = True,
         search_precision: Literal["float32", "bfloat16"] = "float32",
         dropout: float = 0.3,
+        optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
         learning_rate: float = 0.001,
         schedule: Literal["constant", "cosine"] = "cosine",
         weight_decay: float = 0.0,
+        momentum: float = 0.9,
         label_smoothing: float = 0.0,
         penalty_weight: float = 0.001,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.class_names = list(class_names)
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.weight_decay = weight_decay
+        self.momentum = momentum
         self.label_smoothing = label_smoothing
         self.penalty_weight = penalty_weight
         num_classes = len(self.class_names)
@@ -105,14 +116,25 @@ class ClassificationTask(pl.LightningModule):
         """Returns the logits ``(B, num_classes)`` of points ``(B, N, in_channels)``."""
         return self.model(points)  # type: ignore[no-any-return]
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds dropout by (run, epoch, process), so that a resumed epoch repeats a whole run's.
+    def setup(self, stage: str) -> None:
+        """Takes on the trainer's precision before a checkpoint is loaded.
 
-        Not in ``on_train_epoch_start``: after it, but in a resumed run before it, the loader's
-        iterator draws from the same generator.
+        Lightning does so afterwards, and a float64 training would go on with float32's digits.
         """
-        if batch_idx == 0:
-            torch.manual_seed(derive_seed(run_seed(), self.current_epoch, self.global_rank))
+        self.trainer.precision_plugin.convert_module(self)
+
+    def on_train_start(self) -> None:
+        """Sets the learning rate of the step, as this task has it and not as it was saved."""
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, LambdaLR)
+        for group, rate, factor in zip(
+            schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(schedule.last_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds dropout by (run, epoch, batch, process): a resumed run repeats a whole one."""
+        torch.manual_seed(derive_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch."""
@@ -149,28 +171,26 @@ class ClassificationTask(pl.LightningModule):
         }
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union is private
-        """Returns AdamW and, unless the learning rate is constant, its schedule."""
-        weights = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": weights, "weight_decay": self.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=self.learning_rate,
-        )
-        if self.schedule == "constant":
-            return optimizer
+        """Returns the optimizer and the schedule of its learning rate."""
+        optimizer = self._make_optimizer()
+        factor = self._cosine if self.schedule == "cosine" else _constant
         # By steps: a schedule by epochs is advanced after the epoch's checkpoint has been written,
         # and a resumed run would lag one epoch behind.
-        schedule = LambdaLR(optimizer, lambda step: self._cosine(step))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
         }
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what clouds have to be like, for those who run the network elsewhere."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["preprocessing"] = dict(getattr(datamodule, "preprocessing", {}))
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses the weights of other classes: labels would silently mean something else."""
+        """Takes up the optimizer's state of any backend, and the epoch where it had ended.
+
+        Refuses the weights of other classes: labels would silently mean something else.
+        """
         trained = checkpoint.get("hyper_parameters", {}).get("class_names")
         if trained is not None and list(trained) != self.class_names:
             raise ValueError(
@@ -178,6 +198,13 @@ class ClassificationTask(pl.LightningModule):
                 f"but the data has the {len(self.class_names)} classes {self.class_names}: "
                 "point --data.root at data with the same classes, or train on this data"
             )
+        adapt_checkpoint(checkpoint, self._make_optimizer())
+        close_epoch(checkpoint)
+
+    def _make_optimizer(self) -> Optimizer:
+        return make_optimizer(
+            self.model, self.optimizer, self.learning_rate, self.weight_decay, self.momentum
+        )
 
     def _cosine(self, step: int) -> float:
         """Returns the learning rate's factor at a step."""

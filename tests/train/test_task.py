@@ -108,7 +108,7 @@ def test_label_smoothing_is_for_training_alone(monkeypatch):
 
 def test_weight_decay_spares_norms_and_biases():
     task = make_task(model="pointnet", schedule="constant", weight_decay=0.3)
-    decayed, spared = task.configure_optimizers().param_groups
+    decayed, spared = task.configure_optimizers()["optimizer"].param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     expected = {

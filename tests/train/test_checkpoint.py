@@ -1,0 +1,86 @@
+"""From a checkpoint to a network that knows what it was trained on."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sharedmlp.data import normalize_points
+from sharedmlp.train import load_trained
+from tests.tolerances import assert_close
+from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
+
+
+class NormalizedDataModule(ArrayDataModule):
+    """The same clouds, centred and scaled."""
+
+    def open_split(self, split):
+        pool = super().open_split(split)
+        pool.points[...] = normalize_points(pool.points)
+        return pool
+
+
+def fit(path, data, **options):
+    task = make_task(**options)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, data)
+    trainer.save_checkpoint(path)
+    return task
+
+
+def test_the_network_comes_back_ready_to_use_on_any_backend(tmp_path):
+    path = tmp_path / "a.ckpt"
+    task = fit(path, NormalizedDataModule(num_points=11, up_axis="y"), backend="conv1d")
+    model = load_trained(path)
+    assert not model.training
+    assert model.options["backend"] == "conv1d"
+    assert model.metadata == {
+        "class_names": list(CLASSES),
+        "num_points": 11,
+        "up_axis": "y",
+        "centre": "mean",
+        "scale": "unit sphere",
+    }
+    points = torch.randn(2, 7, 3)
+    with torch.no_grad():
+        expected = task.eval()(points)
+        assert_close(model(points), expected, kind="fused")
+        other = load_trained(path, backend="conv2d")
+        assert isinstance(other.local_mlp.layers[0].linear, nn.Conv2d)
+        assert_close(other(points), expected, kind="fused")
+
+
+def test_what_was_not_seen_is_not_claimed(tmp_path):
+    path = tmp_path / "a.ckpt"
+    fit(path, ArrayDataModule())  # neither centred nor scaled
+    metadata = load_trained(path).metadata
+    assert metadata == {"class_names": list(CLASSES), "num_points": 16, "up_axis": "z"}
+    checkpoint = torch.load(path, weights_only=True)  # noqa: TID251 - plain values
+    del checkpoint["preprocessing"]  # of a data module of one's own, or of an older version
+    torch.save(checkpoint, path)
+    assert load_trained(path).metadata == {"class_names": list(CLASSES)}
+
+
+def test_loaders_of_ones_own_know_nothing(tmp_path):
+    data = ArrayDataModule()
+    data.setup("fit")
+    task = make_task()
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, data.val_dataloader(), data.val_dataloader())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert load_trained(tmp_path / "a.ckpt").metadata == {"class_names": list(CLASSES)}
+
+
+def test_another_file_is_an_error_that_says_what_was_expected(tmp_path):
+    path = tmp_path / "a.ckpt"
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*a\.ckpt: .*sharedmlp fit"):
+        load_trained(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint: expected one"):
+        load_trained(path)
+    np.save(tmp_path / "b.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint: expected one"):
+        load_trained(tmp_path / "b.npy")
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="is no checkpoint of a training with this package"):
+        load_trained(path)

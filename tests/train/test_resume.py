@@ -1,0 +1,129 @@
+"""Trainings interrupted in mid-epoch, resumed on another backend or with other settings."""
+
+import pytest
+import torch
+from pytorch_lightning import seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from sharedmlp.train import ClassificationTask
+from tests.tolerances import assert_close
+from tests.train.tiny import ArrayDataModule, make_task, make_trainer
+
+OPTIMIZERS = {"adamw": {"weight_decay": 0.01}, "adam": {"weight_decay": 0.01}, "sgd": {}}
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+
+
+def train(task, folder, *, ckpt_path=None, num_workers=0, **limits):
+    """Trains in float64 and keeps a checkpoint of each step."""
+    seed_everything(3, verbose=False)
+    keep = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    trainer = make_trainer(
+        precision="64-true",
+        enable_checkpointing=True,
+        callbacks=[keep],
+        **{"max_epochs": 2, "limit_val_batches": 0, **limits},
+    )
+    # 4 clouds of each class to train on: an epoch is 3 batches of 4
+    data = ArrayDataModule(train=(5, 5, 5), val_fraction=0.2, num_workers=num_workers)
+    trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+    assert trainer.global_step == 6
+    return trainer
+
+
+def moments(trainer):
+    states = trainer.optimizers[0].state_dict()["state"].values()
+    return [v.flatten() for s in states for k, v in sorted(s.items()) if torch.is_tensor(v)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_training_changes_its_backend_in_mid_epoch_twice(tmp_path, optimizer, fused):
+    options = {"optimizer": optimizer, "fused": fused, **OPTIMIZERS[optimizer]}
+    tasks = {
+        backend: make_task(model="pointnet", backend=backend, **options)
+        for backend in ("linear", "conv1d", "conv2d")
+    }
+    start = {name: value.clone() for name, value in tasks["linear"].state_dict().items()}
+    whole = train(tasks["linear"], tmp_path / "linear")
+    train(tasks["conv1d"], tmp_path / "conv1d", ckpt_path=tmp_path / "linear" / "step=3.ckpt")
+    end = train(tasks["conv2d"], tmp_path / "conv2d", ckpt_path=tmp_path / "conv1d" / "step=5.ckpt")
+
+    expected, moved = tasks["linear"].state_dict(), 0
+    for name, value in tasks["conv2d"].state_dict().items():
+        assert_close(
+            value.reshape(expected[name].shape), expected[name], kind="training", scale=1, name=name
+        )
+        moved += not torch.equal(start[name], expected[name])
+    assert moved > len(expected) / 2
+    for value, wanted in zip(moments(end), moments(whole), strict=True):
+        assert_close(value.double(), wanted.double(), kind="training")  # the steps are float32
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_resume_in_mid_epoch_is_bitwise_the_uninterrupted_run(
+    tmp_path, step, num_workers, recwarn
+):
+    whole, resumed = make_task(dropout=0.5), make_task(dropout=0.5)
+    train(whole, tmp_path / "whole")
+    checkpoint = tmp_path / "whole" / f"step={step}.ckpt"
+    train(resumed, tmp_path / "rest", ckpt_path=checkpoint, num_workers=num_workers)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert not any("not resumable" in str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_run_limited_by_steps_resumes_too(tmp_path, step):
+    limits = {"max_steps": 6, "max_epochs": -1}
+    whole, resumed = make_task(dropout=0.5), make_task(dropout=0.5)
+    train(whole, tmp_path / "whole", **limits)
+    train(resumed, tmp_path / "rest", ckpt_path=tmp_path / "whole" / f"step={step}.ckpt", **limits)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_resumed_run_takes_the_settings_that_it_is_given(tmp_path):
+    train(make_task(learning_rate=0.1, weight_decay=0.1, schedule="cosine"), tmp_path / "a")
+    other = make_task(learning_rate=0.4, weight_decay=0.2, schedule="constant", optimizer="adam")
+    seen = []
+    other.on_train_batch_end = lambda *_: seen.append(
+        {key: other.optimizers().param_groups[0][key] for key in ("lr", "weight_decay")}
+    )
+    trainer = train(other, tmp_path / "b", ckpt_path=tmp_path / "a" / "step=4.ckpt")
+    assert seen == [{"lr": 0.4, "weight_decay": 0.2}] * 2
+    assert trainer.optimizers[0].param_groups[0]["decoupled_weight_decay"] is False
+
+
+def test_a_resumed_cosine_goes_on_where_it_was(tmp_path):
+    rates = []
+
+    class Watched(ClassificationTask):
+        def on_train_batch_end(self, *_):
+            rates.append(self.optimizers().param_groups[0]["lr"])
+
+    options = {"class_names": ["box", "capsule", "sphere"], "model": "pointnet_vanilla"}
+    train(Watched(**options, learning_rate=0.1), tmp_path / "a")
+    whole, rates[:] = list(rates), []
+    train(
+        Watched(**options, learning_rate=0.2),
+        tmp_path / "b",
+        ckpt_path=tmp_path / "a" / "step=4.ckpt",
+    )
+    assert rates == [pytest.approx(2 * rate) for rate in whole[4:]]
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
+    train(make_task(optimizer="sgd"), tmp_path / "a")
+    with pytest.raises(ValueError, match="optimizer is not AdamW"):
+        train(make_task(), tmp_path / "b", ckpt_path=tmp_path / "a" / "step=2.ckpt")
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="choose one of adamw, adam, sgd"):
+        make_task(optimizer="lion").configure_optimizers()
