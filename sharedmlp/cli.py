@@ -1,19 +1,19 @@
-"""The command line: ``sharedmlp fit | validate | test | predict | prepare``."""
+"""The command line: ``sharedmlp fit | validate | test | predict | prepare | export``."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from sharedmlp.data import MeshTreeError, prepare_mesh_tree
+from sharedmlp.commands import COMMANDS
+from sharedmlp.data import MeshTreeError
+from sharedmlp.export import ExportError
 from sharedmlp.train import ClassificationTask, EpochLog, PointCloudDataModule
 from sharedmlp.train.report import format_table, write_predictions, write_test_metrics
 from sharedmlp.viz import plot_confusion, save_figure
@@ -175,47 +175,6 @@ class SharedMLPCLI(LightningCLI):
             print(f"{name:<{width}}  {path}")
 
 
-def prepare(args: Sequence[str]) -> None:
-    """Checks and samples every mesh of a tree: ``sharedmlp prepare ROOT``.
-
-    Args:
-        args: The arguments behind ``prepare``.
-    """
-    parser = argparse.ArgumentParser(
-        prog="sharedmlp prepare",
-        description="Check and sample the meshes of <root>/<class>/{train,test}/ into a cache. "
-        "Training does this too; here, bad files can be made fatal.",
-    )
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--pool_size", type=int, default=2048, help="points sampled from a mesh")
-    parser.add_argument("--normals", action="store_true", help="sample normals too")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_workers", type=int, help="processes; all cores by default")
-    parser.add_argument("--cache_dir", type=Path, help="in ROOT by default")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a file is bad")
-    options = parser.parse_args(args)
-    failures: list[str] = []
-    for split in ("train", "test"):
-        with warnings.catch_warnings():
-            # Listed below, once.
-            warnings.filterwarnings("ignore", ".*cannot be used and are left out.*")
-            pool = prepare_mesh_tree(
-                options.root,
-                split,
-                pool_size=options.pool_size,
-                normals=options.normals,
-                seed=options.seed,
-                num_workers=options.num_workers,
-                cache_dir=options.cache_dir,
-            )
-        print(f"{split}: {len(pool)} clouds in {len(pool.class_names)} classes")
-        failures += pool.failures
-    if failures:
-        print(f"{len(failures)} files could not be used:", *failures, sep="\n  ", file=sys.stderr)
-        if options.strict:
-            sys.exit(1)
-
-
 def main(args: list[str] | None = None) -> None:
     """Runs the command line.
 
@@ -224,11 +183,11 @@ def main(args: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if args is None else args
     try:
-        if given[:1] == ["prepare"]:
-            prepare(given[1:])
+        if given and given[0] in COMMANDS:
+            COMMANDS[given[0]](given[1:])
         else:
             _run_lightning(args)
-    except (FileNotFoundError, MeshTreeError) as error:
+    except (FileNotFoundError, MeshTreeError, ExportError) as error:
         # What the user named is not there or not usable: the message is enough.
         sys.exit(f"sharedmlp: error: {error}")
     except ImportError as error:
@@ -257,7 +216,8 @@ def _run_lightning(args: list[str] | None) -> None:
         },
         parser_kwargs={
             "description": "Train and test point cloud classifiers. `sharedmlp prepare ROOT` "
-            "checks and samples a tree of meshes."
+            "checks and samples a tree of meshes, `sharedmlp export` writes a network for other "
+            "programs."
         },
         args=args,
     )

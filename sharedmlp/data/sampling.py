@@ -89,3 +89,17 @@ def normalize_points(points: ArrayLike) -> NDArray[np.float32]:
     result = points.astype(np.float32)
     result[..., :3] = np.divide(xyz, radius, out=np.zeros_like(xyz), where=radius > 0)
     return result
+
+
+def are_normalized(points: ArrayLike) -> bool:
+    """Whether clouds are what `normalize_points` makes of them, within a thousandth.
+
+    Args:
+        points: (..., N, C) with x, y, z first.
+    """
+    xyz = np.asarray(points)[..., :3].astype(np.float64)
+    off_centre = np.abs(xyz.mean(axis=-2))
+    radius = np.linalg.norm(xyz, axis=-1).max(axis=-1)
+    # Where all points of a cloud are equal, its radius is 0.
+    off_sphere = np.minimum(np.abs(radius - 1), radius)
+    return bool((off_centre < 1e-3).all() and (off_sphere < 1e-3).all())

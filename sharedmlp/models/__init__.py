@@ -1,12 +1,21 @@
-"""Models made of the layers, by name."""
+"""Models made of the layers, by name, and the weights of other people's."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from sharedmlp.models.foreign import export_weights, load_weights
 from sharedmlp.models.pointnet import PointNet, PointNetOutput, orthogonality_penalty
 
-__all__ = ["PointNet", "PointNetOutput", "create_model", "list_models", "orthogonality_penalty"]
+__all__ = [
+    "PointNet",
+    "PointNetOutput",
+    "create_model",
+    "export_weights",
+    "list_models",
+    "load_weights",
+    "orthogonality_penalty",
+]
 
 # The options in which a named model differs from the defaults of PointNet.
 _MODELS: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -43,18 +44,35 @@ class PointNet(nn.Module):
 
     Any number of points is fine, and may differ between calls.
 
+    The options from ``tnet_channels`` on make the networks that other people's code of that name
+    has (:mod:`sharedmlp.models.foreign`).
+
     Args:
         num_classes: Number of classes.
         in_channels: 3 for coordinates, more for further features (normals, colours) behind them.
         backend: ``"linear"``, ``"conv1d"`` or ``"conv2d"``, for every shared MLP.
-        transforms: Whether to have the input and the feature T-Net.
-        dropout: Dropout probability on the last hidden layer.
+        transforms: Whether to have the input and the feature T-Net; ``"input"`` has the first only.
+        dropout: Dropout probability on the last hidden layer, or one for each hidden layer.
         norm: ``"sync_batch"`` shares the statistics among the processes of a distributed training.
         fused: Of every :class:`~sharedmlp.layers.SharedMLP` over the points.
         search_precision: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`.
         local_channels: Widths of the shared MLP in front of the feature T-Net.
         global_channels: Widths of the shared MLP in front of the max.
         head_channels: Widths of the hidden fully connected layers.
+        tnet_channels: How many channels of a point the input T-Net sees; it turns the first three.
+        tnet_adds_identity: ``add_identity`` of both :class:`~sharedmlp.layers.TNet`.
+        bias_before_norm: Whether linear maps have a bias in front of a batch norm, too.
+        point_norm: Whether the shared MLPs outside the T-Nets have a norm; the rest always has.
+        activation_before_max: Whether the last shared layer has its activation.
+        dropout_before_norm: Of :class:`~sharedmlp.layers.SharedMLP`, for the head.
+
+    Attributes:
+        architecture: The arguments that decide which network it is, of plain values:
+            ``PointNet(**model.architecture)`` has the same layers on any backend.
+        options: All arguments, of plain values: the architecture, and how it is computed.
+        metadata: What is known of the data it was trained on, of plain values, such as
+            ``class_names`` and ``up_axis``: empty in a new network, kept by the files it is saved
+            in.
 
     Raises:
         ValueError: If an argument, or the shape of an input, is not one of the above, or if a batch
@@ -67,14 +85,20 @@ class PointNet(nn.Module):
         in_channels: int = 3,
         *,
         backend: str = "linear",
-        transforms: bool = True,
-        dropout: float = 0.3,
+        transforms: bool | Literal["input"] = True,
+        dropout: float | Sequence[float] = 0.3,
         norm: Literal["batch", "sync_batch"] = "batch",
         fused: bool | Literal["auto"] = "auto",
         search_precision: Literal["float32", "bfloat16"] = "float32",
         local_channels: Sequence[int] = (64, 64),
         global_channels: Sequence[int] = (64, 128, 1024),
         head_channels: Sequence[int] = (512, 256),
+        tnet_channels: int = 3,
+        tnet_adds_identity: bool = False,
+        bias_before_norm: bool = False,
+        point_norm: bool = True,
+        activation_before_max: bool = True,
+        dropout_before_norm: bool = False,
     ) -> None:
         super().__init__()
         if num_classes < 1 or in_channels < 3:
@@ -82,25 +106,71 @@ class PointNet(nn.Module):
                 "expected num_classes >= 1 and in_channels >= 3 (x, y, z and further features), "
                 f"got num_classes={num_classes} and in_channels={in_channels}"
             )
+        if transforms not in (True, False, "input"):
+            raise ValueError(f'transforms is True, False or "input", got {transforms!r}')
+        if not 3 <= tnet_channels <= in_channels:
+            raise ValueError(
+                f"tnet_channels is 3 (x, y, z) to in_channels={in_channels}, got {tnet_channels}"
+            )
+        if isinstance(dropout, (int, float)):
+            dropout = [*[0.0] * (len(head_channels) - 1), dropout]
         self.in_channels = in_channels
-        options: dict[str, Any] = {
+        self.architecture: dict[str, Any] = {
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "transforms": transforms,
+            "dropout": tuple(dropout),
+            "local_channels": tuple(local_channels),
+            "global_channels": tuple(global_channels),
+            "head_channels": tuple(head_channels),
+            "tnet_channels": tnet_channels,
+            "tnet_adds_identity": tnet_adds_identity,
+            "bias_before_norm": bias_before_norm,
+            "point_norm": point_norm,
+            "activation_before_max": activation_before_max,
+            "dropout_before_norm": dropout_before_norm,
+        }
+        self.options: dict[str, Any] = {
+            **self.architecture,
             "backend": backend,
             "norm": norm,
             "fused": fused,
             "search_precision": search_precision,
         }
-        self.input_tnet = TNet(3, **options) if transforms else None
-        self.local_mlp = SharedMLP(
-            [in_channels, *local_channels], backend=backend, norm=norm, fused=fused
-        )
+        self.metadata: dict[str, Any] = {}
+        bias = True if bias_before_norm else None
+        options: dict[str, Any] = {
+            "backend": backend,
+            "norm": norm,
+            "bias": bias,
+            "fused": fused,
+            "search_precision": search_precision,
+        }
+        tnet_options = {**options, "add_identity": tnet_adds_identity}
+        options["norm"] = norm if point_norm else None
         width = local_channels[-1]
-        self.feature_tnet = TNet(width, **options) if transforms else None
-        self.global_pool = SharedMLPMaxPool([width, *global_channels], **options)
+        self.input_tnet = TNet(3, in_channels=tnet_channels, **tnet_options) if transforms else None
+        self.local_mlp = SharedMLP(
+            [in_channels, *local_channels],
+            backend=backend,
+            norm=options["norm"],
+            bias=bias,
+            fused=fused,
+        )
+        self.feature_tnet = TNet(width, **tnet_options) if transforms is True else None
+        last_activation = "relu" if activation_before_max else None
+        self.global_pool = SharedMLPMaxPool(
+            [width, *global_channels],
+            activation=[*["relu"] * (len(global_channels) - 1), last_activation],
+            **options,
+        )
         # Fully connected over the global feature: its positions are the clouds of the batch.
         self.head = SharedMLP(
             [global_channels[-1], *head_channels, num_classes],
-            dropout=[*[0.0] * (len(head_channels) - 1), dropout, 0.0],
+            dropout=[*dropout, 0.0],
+            dropout_before_norm=dropout_before_norm,
             norm=norm,
+            bias=bias,
             plain_last=True,
         )
 
@@ -121,14 +191,52 @@ class PointNet(nn.Module):
             feature_transform=feature_transform,
         )
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:  # noqa: ANN401
+        """Writes the folder that :meth:`from_pretrained` and the Hugging Face Hub read.
+
+        That is ``model.safetensors``, ``config.json`` with the network's ``options`` and
+        ``metadata``, and a model card in ``README.md`` where there is none.
+
+        Args:
+            save_directory: The folder; made where it is missing.
+            **options: Further arguments of the method of this name of huggingface_hub's
+                ``PyTorchModelHubMixin``, such as ``push_to_hub=True``.
+
+        Raises:
+            ImportError: If huggingface_hub is not installed.
+        """
+        from sharedmlp.models.hub import as_hub_model
+
+        as_hub_model(self).save_pretrained(save_directory, **options)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> PointNet:  # noqa: ANN401
+        """Makes the network that :meth:`save_pretrained` wrote.
+
+        It is in evaluation mode, on the CPU, in torch's default dtype.
+
+        Args:
+            name_or_path: A folder, or the name of a repository on the Hugging Face Hub.
+            **options: Arguments of this class that replace the saved ones, such as
+                ``backend="conv2d"``, and those of the method of this name of huggingface_hub's
+                ``PyTorchModelHubMixin``, such as ``revision``.
+
+        Raises:
+            ImportError: If huggingface_hub is not installed.
+            RuntimeError: If the weights are not those of the network that the config describes.
+        """
+        from sharedmlp.models.hub import HubPointNet
+
+        return HubPointNet.from_pretrained(name_or_path, **options)
+
     def _features(self, points: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns the features in front of the last shared MLP and the two transforms."""
         self._check_points(points)
         input_transform = feature_transform = None
         if self.input_tnet is not None:
-            xyz = points[..., :3]
-            input_transform = self.input_tnet(xyz)
-            points = torch.cat([xyz @ input_transform, points[..., 3:]], dim=-1)
+            input_transform = self.input_tnet(points[..., : self.input_tnet.pool.in_channels])
+            xyz, further = points[..., :3], points[..., 3:]
+            points = torch.cat([xyz @ input_transform, further], dim=-1)
         features = self.local_mlp(points)
         if self.feature_tnet is not None:
             feature_transform = self.feature_tnet(features)

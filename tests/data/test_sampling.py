@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from sharedmlp.data import normalize_points, read_mesh, sample_points
+from sharedmlp.data import are_normalized, normalize_points, read_mesh, sample_points
 
 from .meshes import TWO_TRIANGLES
 
@@ -91,3 +91,16 @@ def test_normalize_refuses_what_it_cannot_use():
         normalize_points(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="finite"):
         normalize_points([[0, 0, np.nan], [1, 1, 1]])
+
+
+def test_normalized_clouds_are_told_from_others():
+    rng = np.random.default_rng(0)
+    clouds = normalize_points(rng.normal(size=(5, 40, 6)) + 3)
+    assert are_normalized(clouds)
+    assert are_normalized(np.zeros((2, 4, 3)))  # all points of a cloud are equal
+    shifted, scaled = clouds.copy(), clouds.copy()
+    inner = np.linalg.norm(shifted[2, :, :3], axis=1).argmin()
+    shifted[2, inner, 1] += 0.1  # within the sphere
+    scaled[4, :, :3] *= 0.99
+    assert not are_normalized(shifted)
+    assert not are_normalized(scaled)

@@ -1,0 +1,275 @@
+"""Trained networks as files for other programs: ONNX, torch.export and safetensors.
+
+Each is one file, takes any number of clouds and of points, and carries ``model.metadata``: the
+``class_names``, and how its training data was prepared (``num_points`` of a cloud, ``in_channels``
+of a point, ``up_axis``, ``centre`` and ``scale`` of the coordinates). What nobody knows is left
+out. Points are ``(B, N, in_channels)`` in the parameters' dtype, logits ``(B, num_classes)``.
+
+To run ``model.onnx`` (metadata are strings; those that were none before, in JSON)::
+
+    session = onnxruntime.InferenceSession("model.onnx")
+    (logits,) = session.run(["logits"], {"points": points})  # NumPy, float32
+    class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+
+To run ``model.pt2``, which needs torch but not this package::
+
+    files = {"metadata.json": ""}
+    network = torch.export.load("model.pt2", extra_files=files).module()
+    logits = network(points)
+    class_names = json.loads(files["metadata.json"])["class_names"]
+
+To go on with ``model.safetensors``, in this package, on any backend::
+
+    model = load_safetensors("model.safetensors", backend="conv1d")
+    logits = model(points)
+    class_names = model.metadata["class_names"]
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sharedmlp.layers import SharedMLPMaxPool
+from sharedmlp.models import PointNet
+
+# Largest difference of two logits, relative to the largest logit, between a file and the network.
+TOLERANCE = 1e-4
+
+# Batch size and number of points of the random clouds that both are compared on.
+_SHAPES = ((1, 1024), (2, 1), (3, 77), (8, 2048))
+
+
+class ExportError(RuntimeError):
+    """The file does not compute what the network computes, so it was not written."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file and the network are apart, on random clouds.
+
+    Attributes:
+        max_difference: Largest difference of two logits, relative to the largest logit of the
+            batch.
+        equal_predictions: Share of the clouds whose largest logit is the same one, in [0, 1].
+        clouds: How many clouds were compared.
+    """
+
+    max_difference: float
+    equal_predictions: float
+    clouds: int
+
+    def __str__(self) -> str:
+        shapes = ", ".join(f"{batch} x {points}" for batch, points in _SHAPES)
+        return (
+            f"logits differ by at most {self.max_difference:.1e} of the largest, "
+            f"{self.equal_predictions:.2%} of the predictions are equal "
+            f"({self.clouds} random clouds, in batches of {shapes} points)"
+        )
+
+
+def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
+    """Writes a network to one file for other programs, checked against the network itself.
+
+    The network is exported as it evaluates, on the CPU. One with ``search_precision="bfloat16"``,
+    which approximates the max, is exported, and compared, with the exact one.
+
+    Args:
+        model: The network; it is left as it is.
+        path: The file to write or replace; only a file that passes the check is written.
+        format: ``"onnx"`` (needs the extra ``onnx``), ``"torch_export"`` or ``"safetensors"``
+            (needs the extra ``export``).
+
+    Returns:
+        How far the file, read and run again, is from the network.
+
+    Raises:
+        ExportError: If that is more than :data:`TOLERANCE`.
+        ImportError: If the format needs a package that is not installed.
+        ValueError: If the format is unknown.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    model = copy.deepcopy(model).cpu().eval()
+    model.metadata = {**model.metadata, "in_channels": model.in_channels}
+    exact = copy.deepcopy(model)
+    for module in exact.modules():
+        if isinstance(module, SharedMLPMaxPool):
+            module.search_precision = "float32"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with torch.no_grad(), _quiet():
+            FORMATS[format].write(model, partial)
+            parity = _compare(exact, FORMATS[format].open(partial))
+        if not parity.max_difference <= TOLERANCE:  # nor NaN
+            raise ExportError(
+                f"{path} is not written: as {format}, {parity}, and {TOLERANCE:.0e} is allowed"
+            )
+        os.replace(partial, path)  # noqa: PTH105
+    finally:
+        partial.unlink(missing_ok=True)
+    return parity
+
+
+def load_safetensors(path: str | Path, **options: Any) -> PointNet:  # noqa: ANN401
+    """Makes the network that :func:`export_model` wrote as safetensors, in evaluation mode.
+
+    Args:
+        path: The file.
+        **options: Arguments of :class:`~sharedmlp.models.PointNet` that replace the saved ones,
+            such as ``backend="conv2d"``.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        ValueError: If it is no such file, or does not say which network its weights are of.
+    """
+    safetensors = _import_safetensors()
+    try:
+        opened = safetensors.safe_open(path, framework="pt")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file ({error})") from error
+    with opened as file:
+        saved = file.metadata() or {}
+        if "options" not in saved:
+            raise ValueError(
+                f"{path} does not say which network its weights are of: write it with "
+                "`sharedmlp export --format safetensors`, or make the network and load the weights "
+                "into it"
+            )
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with torch.device("meta"):
+        model = PointNet(**{**json.loads(saved["options"]), **options})
+    model.load_state_dict(weights, assign=True)
+    model.metadata = json.loads(saved["metadata"])
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How to write a network to a path, and how to run what is there."""
+
+    suffix: str
+    write: Callable[[PointNet, Path], None]
+    open: Callable[[Path], Callable[[Tensor], Tensor]]
+
+
+def _write_onnx(model: PointNet, path: Path) -> None:
+    _import_onnxruntime()
+    axes = {0: "batch", 1: "points"}
+    onnx: Any = torch.onnx.export(
+        _trace(model),
+        input_names=["points"],
+        output_names=["logits"],
+        dynamic_shapes=(axes,),  # the program has these already, here they are named
+        verbose=False,
+    )
+    for name, value in model.metadata.items():
+        onnx.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
+    onnx.save(path, external_data=False)
+
+
+def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    session = _import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda points: torch.from_numpy(session.run(["logits"], {"points": points.numpy()})[0])
+
+
+def _write_torch_export(model: PointNet, path: Path) -> None:
+    with path.open("wb") as file:
+        metadata = json.dumps(model.metadata)
+        torch.export.save(_trace(model), file, extra_files={"metadata.json": metadata})
+
+
+def _open_torch_export(path: Path) -> Callable[[Tensor], Tensor]:
+    with path.open("rb") as file:
+        return cast("Callable[[Tensor], Tensor]", torch.export.load(file).module())
+
+
+def _write_safetensors(model: PointNet, path: Path) -> None:
+    safetensors = _import_safetensors()
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    described = {"options": json.dumps(model.options), "metadata": json.dumps(model.metadata)}
+    # Not save_file, which makes a file that nobody but its owner may read.
+    path.write_bytes(safetensors.torch.save(weights, metadata={"format": "pt", **described}))
+
+
+def _open_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
+    return load_safetensors(path, search_precision="float32")
+
+
+FORMATS = {
+    "onnx": _Format(".onnx", _write_onnx, _open_onnx),
+    "torch_export": _Format(".pt2", _write_torch_export, _open_torch_export),
+    "safetensors": _Format(".safetensors", _write_safetensors, _open_safetensors),
+}
+
+
+def _trace(model: PointNet) -> torch.export.ExportedProgram:
+    """Records the plain operations, for any number of clouds and of points."""
+    weight = next(model.parameters())
+    points = torch.zeros(2, 8, model.in_channels, dtype=weight.dtype)  # neither 0 nor 1: constants
+    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("points", min=1)}
+    return torch.export.export(model, (points,), dynamic_shapes=(axes,))
+
+
+def _compare(model: PointNet, other: Callable[[Tensor], Tensor]) -> Parity:
+    generator = torch.Generator().manual_seed(0)
+    dtype = next(model.parameters()).dtype
+    differences, equal = [], []
+    for batch, num_points in _SHAPES:
+        # The normal distribution has points inside the unit sphere and outside.
+        shape = (batch, num_points, model.in_channels)
+        points = torch.randn(shape, generator=generator, dtype=dtype) / 2
+        logits, others = model(points), other(points)
+        differences.append((logits - others).abs().max() / logits.abs().max())
+        equal.append(logits.argmax(1) == others.argmax(1))
+    same = torch.cat(equal)
+    return Parity(torch.stack(differences).max().item(), same.double().mean().item(), len(same))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what the exporters say about themselves: that there is no torchvision, and more."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _import_onnxruntime() -> Any:  # noqa: ANN401
+    try:
+        import onnx  # noqa: F401 - torch.onnx needs both
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Writing ONNX needs onnx, onnxscript and onnxruntime: pip install 'sharedmlp[onnx]'"
+        ) from error
+    return onnxruntime
+
+
+def _import_safetensors() -> Any:  # noqa: ANN401
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError(
+            "safetensors files need safetensors: pip install 'sharedmlp[export]'"
+        ) from error
+    return safetensors
