@@ -1,4 +1,4 @@
-"""Clouds of different sizes, flat with a batch vector or padded with a mask, against the formula."""
+"""Clouds of different sizes, flat with a batch vector or with a mask, against the formula."""
 
 import pytest
 import torch
