@@ -4,6 +4,8 @@ Importing this package imports torch and nothing heavier: readers, datasets and 
 :mod:`sharedmlp.data` and :mod:`sharedmlp.train`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from sharedmlp.layers import SharedMLP, SharedMLPMaxPool, TNet
 from sharedmlp.models import create_model, list_models, orthogonality_penalty
 
@@ -12,6 +14,20 @@ __all__ = [
     "SharedMLPMaxPool",
     "TNet",
     "create_model",
+    "fuse",
+    "fusion_report",
     "list_models",
     "orthogonality_penalty",
 ]
+
+if TYPE_CHECKING:
+    from sharedmlp.fusion import fuse, fusion_report
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Imports what only some users need when they ask for it."""
+    if name in ("fuse", "fusion_report"):
+        from sharedmlp import fusion
+
+        return getattr(fusion, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sharedmlp.benchmark.counts import fused_training, plain_forward
 from sharedmlp.benchmark.networks import FieldPointNet
 from sharedmlp.benchmark.peers import PyGPointNet, PyPIPointNet, TorchPointCloudPointNet
+from sharedmlp.fusion import fuse
 from sharedmlp.models import PointNet, create_model
 
 BACKENDS = ("linear", "conv1d", "conv2d")
@@ -142,6 +143,13 @@ VARIANTS: dict[str, Variant] = {
         for name in BACKENDS
     },
     **{f"{name}_fused": _fused(f"fused {name}", name) for name in BACKENDS},
+    "field_fused": Variant(
+        "Conv1d as the field writes it, sharedmlp.fuse",
+        "fused",
+        _other(lambda num_classes: fuse(FieldPointNet(num_classes)), channels_first=True),
+        note="the code of the first row, run as it is",
+        count_training=fused_training,
+    ),
     "linear_fused_bfloat16": _fused(
         "fused linear, bfloat16 search",
         "linear",

@@ -57,9 +57,10 @@ def track(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> No
     factor = norm.momentum
     if factor is None:
         factor = 1.0 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
     unbiased = variance * (count / (count - 1))
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), factor)
+    # As torch's own kernel, this moves statistics that autograd has saved for another call.
+    norm.running_mean.data.lerp_(mean.to(norm.running_mean.dtype), factor)
+    norm.running_var.data.lerp_(unbiased.to(norm.running_var.dtype), factor)
 
 
 class SyncBatchNorm(_BatchNorm):

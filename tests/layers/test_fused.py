@@ -545,3 +545,12 @@ def test_each_thread_works_alone_also_if_its_first_job_needed_no_torch():
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_norm_may_run_plainly_and_fused_in_one_graph():
+    """Autograd saves the running statistics of the plain call, which the fused one then moves."""
+    pool = make()
+    x = clouds(4, 7, 3).requires_grad_()
+    plain = super(SharedMLPMaxPool, pool).forward(x)
+    (plain.sum() + pool(x).sum()).backward()
+    assert x.grad.isfinite().all()

@@ -1,0 +1,330 @@
+"""Watches what a network asks torch for, and defers the pointwise layers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from sharedmlp.fusion.deferred import (
+    METADATA,
+    Deferred,
+    Pending,
+    name_of,
+    pending_of,
+    read,
+    read_all,
+    watches_saved_tensors,
+)
+from sharedmlp.fusion.layer_output import LayerCall, LayerOutput, NormCall
+from sharedmlp.fusion.moves import MOVES
+from sharedmlp.fusion.pooling import MAXIMA
+from sharedmlp.fusion.report import Site
+
+
+class FusionMode(TorchFunctionMode):
+    """Defers pointwise layers for the time of one forward pass.
+
+    Args:
+        names: The names of the layers by the ``id`` of their weights.
+        plain: Names of layers to run as they are, with the reasons.
+
+    Attributes:
+        sites: The pointwise layers that were called, in order.
+    """
+
+    def __init__(self, names: dict[int, str], plain: dict[str, str]) -> None:
+        super().__init__()
+        self.sites: list[Site] = []
+        self._names = names
+        self._plain = plain
+        self._alive: list[weakref.ref[Deferred]] = []
+        self._owing: list[LayerOutput] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Notes what can be deferred and runs everything else; inside, the mode is off."""
+        kwargs = kwargs or {}
+        if func in METADATA:
+            return func(*args, **kwargs)
+        result = self._defer(func, args, kwargs)
+        if result is not NotImplemented:
+            return result
+        if Deferred in types:
+            args, kwargs = read_all((args, kwargs), name_of(func))
+        self._catch_up(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def settle(self) -> None:
+        """Moves the running statistics for which nobody has asked."""
+        for output in self._owing:
+            if _owes(output):
+                output.read("nothing")
+        self._owing = []
+
+    def read_kept(self) -> None:
+        """Computes what somebody keeps beyond the forward pass."""
+        for reference in self._alive:
+            read(reference(), "somebody after the forward pass")
+
+    def _wrap(self, pending: Pending) -> Deferred:
+        tensor = Deferred.of(pending)
+        self._alive.append(weakref.ref(tensor))
+        return tensor
+
+    def _defer(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        """Takes a call into what is pending; NotImplemented where it has to run."""
+        kwargs = {_ALIASES.get(name, name): value for name, value in kwargs.items()}
+        if "input" in kwargs and not args:
+            args = (kwargs.pop("input"),)
+        if not args or not kwargs.keys() <= _KEYWORDS:
+            return NotImplemented
+        if func is functional.linear:
+            return self._linear(*args, **kwargs)
+        if func in _CONVOLUTIONS:
+            return self._convolution(func, *args, **kwargs)
+        tensor, *rest = args
+        y = pending_of(tensor)
+        if not isinstance(y, LayerOutput):
+            return NotImplemented
+        if func is functional.batch_norm:
+            return self._batch_norm(y, *rest, **kwargs)
+        if func in _ACTIVATIONS:
+            in_place = kwargs.pop("inplace", False) or name_of(func).endswith("_")
+            return self._activation(tensor, y, _ACTIVATIONS[func](*rest, **kwargs), in_place)
+        if func in MOVES:
+            move = MOVES[func](y, func, *rest, **kwargs)
+            if move is None:
+                return NotImplemented
+            return self._wrap(y.moved(lambda x: func(x, *rest, **kwargs), *move))
+        if func in MAXIMA:
+            result = MAXIMA[func](y, *rest, **kwargs)
+            if not isinstance(result, tuple):
+                return result
+            values, indices = result
+            indices = self._wrap(indices) if isinstance(indices, Pending) else indices
+            return torch.return_types.max((values, indices))
+        return NotImplemented
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:  # noqa: ANN401
+        if weight.ndim != 2 or x.ndim < 2:
+            return NotImplemented
+        return self._pointwise(functional.linear, x, weight, bias, x.ndim - 1)
+
+    def _convolution(
+        self,
+        func: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,  # noqa: ANN401
+        padding: Any = 0,  # noqa: ANN401
+        dilation: Any = 1,  # noqa: ANN401
+        groups: int = 1,
+    ) -> Any:  # noqa: ANN401
+        pointwise = (
+            all(size == 1 for size in weight.shape[2:])
+            and _all(stride, 1)
+            and (isinstance(padding, str) or _all(padding, 0))
+            and groups == 1
+        )
+        if x.ndim != weight.ndim or not pointwise:
+            return NotImplemented
+        return self._pointwise(func, x, weight, bias, 1)
+
+    def _pointwise(
+        self,
+        func: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        channel: int,
+    ) -> Any:  # noqa: ANN401
+        out_channels, in_channels = weight.shape[:2]
+        name = self._names.get(id(weight), f"a layer of {in_channels} to {out_channels} channels")
+        site = Site(name)
+        self.sites.append(site)
+        site.reason = self._plain.get(name) or _start_reason(x, weight, bias, channel)
+        if site.reason is not None:
+            return NotImplemented
+        y = pending_of(x)
+        inputs: Pending | Tensor
+        if (
+            isinstance(y, LayerOutput)
+            and y.channel == channel
+            and y.grad_mode == torch.is_grad_enabled()
+            and y.layer.can_run_inside()
+        ):
+            inputs = y
+        else:
+            inputs = read(x, name)
+        shape = list(x.shape)
+        shape[channel] = out_channels
+        return self._wrap(
+            LayerOutput(
+                lambda x: func(x, weight, bias),
+                inputs,
+                shape,
+                (weight, bias),
+                layer=LayerCall(site, weight, bias),
+                inputs=inputs,
+                channel=channel,
+            )
+        )
+
+    def _batch_norm(
+        self,
+        y: LayerOutput,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Any:  # noqa: ANN401
+        tensors = (running_mean, running_var, weight, bias)
+        given = [t for t in tensors if t is not None]
+        statistics, affine = tensors[:2], tensors[2:]
+        channels = y.shape[y.channel]
+        fits = (
+            y.layer.norm is None
+            and y.layer.activation is None
+            and y.channel == 1
+            and all(t.shape == (channels,) and t.dtype == y.dtype for t in given)
+            and all(type(t) is nn.Parameter for t in affine if t is not None)
+            and sum(t is None for t in statistics) in (0, 2)
+            and sum(t is None for t in affine) in (0, 2)
+            and (y.shape.numel() > channels if training else running_mean is not None)
+        )
+        if not fits:
+            return NotImplemented
+        self._catch_up(functional.batch_norm, tensors, {})
+        norm = NormCall(running_mean, running_var, weight, bias, training, momentum, eps)
+        output = y.then(norm, affine, norm=norm)
+        if norm.owes:
+            self._owing.append(output)
+        return self._wrap(output)
+
+    def _activation(
+        self, x: Deferred, y: LayerOutput, activation: nn.Module, in_place: bool
+    ) -> Any:  # noqa: ANN401
+        if y.layer.activation is not None or (in_place and y.shares_memory):
+            return NotImplemented
+        output = y.then(activation, activation=activation)
+        if not in_place:
+            return self._wrap(output)
+        x.cell.pending = output
+        return x
+
+    def _catch_up(
+        self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> None:
+        """Runs what is pending and would come out otherwise, or be seen too late, after a call."""
+        self._owing = [output for output in self._owing if _owes(output)]
+        writes = _writes(func, kwargs)
+        if not self._owing and not writes:
+            return
+        tensors = list(_tensors((*args, *kwargs.values())))
+        for output in self._owing:
+            norm = output.layer.norm
+            assert norm is not None
+            if any(t is norm.running_mean or t is norm.running_var for t in tensors):
+                output.read(f"{name_of(func)} by way of its running statistics")
+        if writes:
+            written = {_memory(t) for t in tensors}
+            kept = [(t, pending_of(t())) for t in self._alive]
+            self._alive = [reference for reference, pending in kept if pending is not None]
+            for pending in (*self._owing, *(pending for _, pending in kept)):
+                if pending is not None and any(_memory(t) in written for t in pending.reads()):
+                    pending.read(f"{name_of(func)}, which writes over its input")
+
+
+# torch takes NumPy's names as well.
+_ALIASES = {"axis": "dim", "keepdims": "keepdim"}
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d)
+
+# Monotone activations -> the module that applies one out of place.
+_ACTIVATIONS: dict[Callable[..., Any], Callable[..., nn.Module]] = {
+    functional.relu: nn.ReLU,
+    torch.relu: nn.ReLU,
+    torch.relu_: nn.ReLU,
+    torch.Tensor.relu: nn.ReLU,
+    torch.Tensor.relu_: nn.ReLU,
+    functional.leaky_relu: nn.LeakyReLU,
+    functional.leaky_relu_: nn.LeakyReLU,
+    torch.tanh: nn.Tanh,
+    torch.Tensor.tanh: nn.Tanh,
+    torch.sigmoid: nn.Sigmoid,
+    torch.Tensor.sigmoid: nn.Sigmoid,
+}
+
+
+_RULES: tuple[Callable[..., Any], ...] = (
+    FusionMode._convolution,
+    FusionMode._batch_norm,
+    *MAXIMA.values(),
+)
+# With any other keyword a call is left to torch.
+_KEYWORDS = frozenset(("input", "inplace", "negative_slope")).union(
+    *(signature(rule).parameters for rule in _RULES)
+)
+
+
+def _start_reason(x: Tensor, weight: Tensor, bias: Tensor | None, channel: int) -> str | None:
+    """Says in words why a layer is not even deferred; None if it can be."""
+    if type(weight) is not nn.Parameter or type(bias) not in (nn.Parameter, type(None)):
+        return "its weight or bias is computed, not a parameter"
+    if type(x) not in (Tensor, Deferred, nn.Parameter) or x.layout is not torch.strided:
+        return f"its input is a {type(x).__name__} of layout {x.layout}"
+    if torch.is_autocast_enabled(x.device.type):
+        return "autocast is on"
+    if watches_saved_tensors():
+        return "what autograd saves is watched here, as by torch.utils.checkpoint"
+    usual = weight.dtype == x.dtype and weight.device == x.device and x.device.type != "meta"
+    if not usual or x.shape[channel] != weight.shape[1] or x.numel() == 0:
+        return f"its input {tuple(x.shape)} of {x.dtype} on {x.device} is an error or empty"
+    return None
+
+
+def _owes(output: LayerOutput) -> bool:
+    return output.layer.norm is not None and output.layer.norm.owes
+
+
+def _all(value: Any, wanted: int) -> bool:  # noqa: ANN401
+    return all(v == wanted for v in value) if isinstance(value, (tuple, list)) else value == wanted
+
+
+def _writes(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a call may write into one of its arguments."""
+    name: str = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    named = kwargs.get("out") is not None or bool(kwargs.get("inplace"))
+    return in_place or named or name in ("__setitem__", "__set__")
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def _memory(x: Tensor) -> int:
+    """A name of the memory that a tensor lies in."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided
+    return x.untyped_storage().data_ptr() if plain else id(x)
