@@ -14,16 +14,20 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from sharedmlp.data import RandomScale
 from sharedmlp.models import create_model, orthogonality_penalty
 from sharedmlp.train.metrics import MeanClassAccuracy
 from sharedmlp.train.optimizers import adapt_checkpoint, close_epoch, make_optimizer
+from sharedmlp.train.schedules import (
+    Steps,
+    learning_rate_factor,
+    norm_momentum,
+    set_norm_momentum,
+)
 from sharedmlp.train.seed import derive_seed, run_seed
 
 Batch = dict[str, Tensor]
-
-
-def _constant(step: int) -> float:
-    return 1.0
+_SCALE = RandomScale(0.8, 1.25, anisotropic=True)  # what a test's votes differ in
 
 
 class ClassificationTask(pl.LightningModule):
@@ -49,12 +53,17 @@ class ClassificationTask(pl.LightningModule):
             those almost as large may be taken for them.
         dropout: Dropout probability in the head.
         optimizer: ``adamw``, ``adam`` or ``sgd``.
-        learning_rate: Of the first step; the highest.
-        schedule: ``constant``, or ``cosine``: from the first step down to zero at the last.
+        learning_rate: The highest.
+        schedule: Of the learning rate. ``constant``; ``cosine``: down to zero at the last step;
+            ``step``, as in the paper: halved every 20 epochs, together with batch norm's momentum,
+            which starts at 0.5 and stays above 0.01.
+        warmup: Share of all steps in which the learning rate rises linearly first.
         weight_decay: Of the weights; biases and batch norm have none. Decoupled with ``adamw``.
         momentum: Of ``sgd``.
         label_smoothing: Share of the target spread evenly over all classes, in training.
         penalty_weight: Weight of the orthogonality penalty; 0.001 in the paper.
+        test_votes: Over how many randomly scaled copies of a cloud (0.8 to 1.25 along each axis) a
+            test averages the probabilities; 1 is the cloud itself and no other.
 
     Raises:
         ValueError: If a name is unknown or a number out of range.
@@ -71,18 +80,28 @@ class ClassificationTask(pl.LightningModule):
         dropout: float = 0.3,
         optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
         learning_rate: float = 0.001,
-        schedule: Literal["constant", "cosine"] = "cosine",
+        schedule: Literal["constant", "cosine", "step"] = "cosine",
+        warmup: float = 0.0,
         weight_decay: float = 0.0,
         momentum: float = 0.9,
         label_smoothing: float = 0.0,
         penalty_weight: float = 0.001,
+        test_votes: int = 1,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.class_names = list(class_names)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        if not 0.0 <= warmup < 1.0 or test_votes < 1:
+            raise ValueError(
+                "warmup is a share of all steps in [0, 1) and test_votes is at least 1, got "
+                f"warmup={warmup} and test_votes={test_votes}"
+            )
         self.schedule = schedule
+        self.warmup = warmup
+        self.test_votes = test_votes
+        self._steps: Steps | None = None
         self.weight_decay = weight_decay
         self.momentum = momentum
         self.label_smoothing = label_smoothing
@@ -125,12 +144,22 @@ class ClassificationTask(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Sets the learning rate of the step, as this task has it and not as it was saved."""
+        # Asked for before training runs, Lightning would build the loaders before a checkpoint's
+        # epoch is restored.
+        total = self.trainer.estimated_stepping_batches
+        batches = self.trainer.num_training_batches
+        self._steps = Steps(total, -(-batches // self.trainer.accumulate_grad_batches))
         schedule = self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
         for group, rate, factor in zip(
             schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
         ):
             group["lr"] = rate * factor(schedule.last_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Lowers batch norm's momentum along with the learning rate."""
+        if self.schedule == "step":
+            set_norm_momentum(self.model, norm_momentum(self.current_epoch))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout by (run, epoch, batch, process): a resumed run repeats a whole one."""
@@ -149,11 +178,12 @@ class ClassificationTask(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulates the validation metrics."""
-        self._evaluate("val", batch)
+        self._log_evaluation("val", self(batch["points"]), batch["label"])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulates the test metrics and the confusion matrix."""
-        logits = self._evaluate("test", batch)
+        logits = self._vote(batch)
+        self._log_evaluation("test", logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
 
     def on_test_epoch_start(self) -> None:
@@ -173,12 +203,11 @@ class ClassificationTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union is private
         """Returns the optimizer and the schedule of its learning rate."""
         optimizer = self._make_optimizer()
-        factor = self._cosine if self.schedule == "cosine" else _constant
         # By steps: a schedule by epochs is advanced after the epoch's checkpoint has been written,
         # and a resumed run would lag one epoch behind.
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -206,21 +235,25 @@ class ClassificationTask(pl.LightningModule):
             self.model, self.optimizer, self.learning_rate, self.weight_decay, self.momentum
         )
 
-    def _cosine(self, step: int) -> float:
-        """Returns the learning rate's factor at a step."""
-        # The number of steps is asked for once training runs: asked earlier, Lightning builds the
-        # loaders before a checkpoint's epoch is restored.
-        if step == 0:
+    def _factor(self, step: int) -> float:
+        """Returns the learning rate's factor at a step, once training runs."""
+        if self._steps is None:
             return 1.0
-        total = self.trainer.estimated_stepping_batches
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
+        return learning_rate_factor(self.schedule, step, self._steps, self.warmup)
 
-    def _evaluate(self, stage: str, batch: Batch) -> Tensor:
-        """Logs the metrics of a batch without augmentation and returns its logits."""
-        logits: Tensor = self(batch["points"])
-        loss = functional.cross_entropy(logits, batch["label"])
-        self._log_metrics(stage, loss, logits, batch["label"])
-        return logits
+    def _vote(self, batch: Batch) -> Tensor:
+        """Returns the logits of a batch, averaged as probabilities over ``test_votes`` copies."""
+        points = batch["points"]
+        if self.test_votes == 1:
+            return self(points)  # type: ignore[no-any-return]
+        generator = torch.Generator().manual_seed(derive_seed(run_seed(), *batch["index"].tolist()))
+        copies = [points, *(_SCALE(points, generator) for _ in range(self.test_votes - 1))]
+        votes = torch.stack([self(copy).log_softmax(1) for copy in copies])
+        return votes.logsumexp(0) - math.log(self.test_votes)
+
+    def _log_evaluation(self, stage: str, logits: Tensor, labels: Tensor) -> None:
+        """Logs the metrics of a batch without augmentation."""
+        self._log_metrics(stage, functional.cross_entropy(logits, labels), logits, labels)
 
     def _log_metrics(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch to the epoch's metrics."""
