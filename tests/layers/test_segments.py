@@ -60,11 +60,6 @@ def compare_flat(pool, x, batch, num_clouds, *, activation="relu", norm="batch",
     compare_parameters(pool, formula, kind)
 
 
-@pytest.fixture(params=[True, False], ids=["train", "eval"])
-def training(request):
-    return request.param
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", None])
