@@ -15,6 +15,7 @@ MAKERS = {
     "quickstart": lambda root: None,  # makes its own
     "modelnet10": write_hdf5,
     "modelnet40": write_hdf5,
+    "pointnet_paper": write_hdf5,
     "mesh_folder": write_tree,
 }
 
