@@ -1,4 +1,4 @@
-"""The command line: ``sharedmlp fit | validate | test | predict | prepare | export``."""
+"""The command line: ``sharedmlp fit | validate | test | predict | prepare | export | show``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sharedmlp.commands import COMMANDS
-from sharedmlp.data import MeshTreeError
+from sharedmlp.data import DownloadError, MeshTreeError
 from sharedmlp.export import ExportError
 from sharedmlp.train import ClassificationTask, EpochLog, PointCloudDataModule
-from sharedmlp.train.report import format_table, write_predictions, write_test_metrics
-from sharedmlp.viz import plot_confusion, save_figure
+from sharedmlp.train.report import (
+    format_table,
+    write_predictions,
+    write_test_metrics,
+    write_test_table,
+    write_text,
+)
+from sharedmlp.viz import clouds_page, plot_clouds, plot_confusion, save_figure
 
 # Lightning's remarks that a user can do nothing about, or that are wrong for clouds in memory.
 _NOISE = (
@@ -25,6 +31,11 @@ _NOISE = (
     r".*is smaller than the logging interval.*",  # everything is logged once an epoch
     r".*LightningCLI's args parameter is intended to run from within Python.*",
 )
+# Misclassified clouds that a test draws.
+_MOST_MISTAKES = 30
+_MISTAKES_IN_A_ROW = 6
+# Each of these says that `predict` is about a data module, where it otherwise names files.
+_LIGHTNING_OPTIONS = ("-c", "--config", "--data", "--model", "--trainer", "--print_config")
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
@@ -155,10 +166,39 @@ class SharedMLPCLI(LightningCLI):
         print(f"\n{format_table(confusion, class_names)}\n")
         if self._dry:
             return {}
-        metrics, picture = log_dir / "test_metrics.json", log_dir / "confusion_matrix.png"
+        metrics, table = log_dir / "test_metrics.json", log_dir / "test_classes.csv"
+        picture = log_dir / "confusion_matrix.png"
         write_test_metrics(metrics, confusion, class_names, ckpt_path)
+        write_test_table(table, confusion, class_names)
         save_figure(plot_confusion(confusion, class_names), picture)
-        return {"test metrics": metrics, "confusion matrix": picture}
+        written = {"test metrics": metrics, "test by class": table, "confusion matrix": picture}
+        return {**written, **self._draw_mistakes(log_dir)}
+
+    def _draw_mistakes(self, log_dir: Path) -> dict[str, Path]:
+        """Draws misclassified clouds of a test, spread over all of them, and returns where."""
+        mistakes = sorted(self.model.test_mistakes)
+        if not mistakes:
+            return {}
+        dataset, class_names = self.datamodule.datasets["test"], self.model.class_names
+        step = max(1.0, len(mistakes) / _MOST_MISTAKES)
+        some = [mistakes[int(step * n)] for n in range(min(len(mistakes), _MOST_MISTAKES))]
+        clouds = [dataset[index]["points"] for index, _, _ in some]
+        titles = [
+            f"predicted {class_names[prediction]}\ntrue {class_names[label]}\n"
+            f"{Path(dataset.pool.names[index]).name}"
+            for index, label, prediction in some
+        ]
+        options: dict[str, Any] = {
+            "columns": min(_MISTAKES_IN_A_ROW, len(some)),
+            "up_axis": self.datamodule.preprocessing["up_axis"],
+        }
+        picture, page = log_dir / "misclassified.png", log_dir / "misclassified.html"
+        save_figure(plot_clouds(clouds, titles, **options), picture)
+        write_text(page, clouds_page(clouds, titles, **options))
+        which = "misclassified"
+        if len(some) < len(mistakes):
+            which = f"{len(some)} of {len(mistakes)} {which}"
+        return {which: picture, f"{which}, to turn": page}
 
     def _log_dir(self) -> Path:
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
@@ -183,17 +223,21 @@ def main(args: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if args is None else args
     try:
-        if given and given[0] in COMMANDS:
+        if given and given[0] in COMMANDS and not _is_on_data(given):
             COMMANDS[given[0]](given[1:])
         else:
             _run_lightning(args)
-    except (FileNotFoundError, MeshTreeError, ExportError) as error:
+    except (FileNotFoundError, DownloadError, MeshTreeError, ExportError) as error:
         # What the user named is not there or not usable: the message is enough.
         sys.exit(f"sharedmlp: error: {error}")
     except ImportError as error:
         if "sharedmlp[" not in str(error):  # else the message names the extra to install
             raise
         sys.exit(f"sharedmlp: error: {error}")
+
+
+def _is_on_data(args: list[str]) -> bool:
+    return args[0] == "predict" and any(arg.startswith(_LIGHTNING_OPTIONS) for arg in args)
 
 
 def _run_lightning(args: list[str] | None) -> None:
@@ -217,7 +261,8 @@ def _run_lightning(args: list[str] | None) -> None:
         parser_kwargs={
             "description": "Train and test point cloud classifiers. `sharedmlp prepare ROOT` "
             "checks and samples a tree of meshes, `sharedmlp export` writes a network for other "
-            "programs."
+            "programs, `sharedmlp predict --ckpt_path FILE MESH...` names what is in files, and "
+            "`sharedmlp show` draws what the network looks at."
         },
         args=args,
     )

@@ -15,6 +15,7 @@ from torch import nn
 
 from sharedmlp.__main__ import main
 from sharedmlp.train import ClassificationTask, MeshTreeDataModule
+from sharedmlp.viz import plot_clouds
 from tests.train.tiny import CLASSES, write_hdf5, write_tree
 
 CONFIG = """\
@@ -122,6 +123,7 @@ def test_fit_ends_with_a_table_and_the_paths_of_what_it_wrote(inside):
         LAST,
         RUN / "metrics.csv",
         RUN / "test_metrics.json",
+        RUN / "test_classes.csv",
         RUN / "confusion_matrix.png",
     ):
         assert Path(path).is_file()
@@ -130,6 +132,50 @@ def test_fit_ends_with_a_table_and_the_paths_of_what_it_wrote(inside):
     for stage in ("train", "val", "test"):
         names = {f"{stage}/{n}" for n in ("loss", "overall_accuracy", "mean_class_accuracy")}
         assert names <= set(header)
+
+
+def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypatch, capsys):
+    """All are taken for the first class, and of six mistakes there is a place for two."""
+
+    def forward(task, points):
+        seen.extend(points)
+        return torch.tensor([1.0, 0.0, 0.0]).expand(len(points), 3)
+
+    drawn, seen = [], []
+    monkeypatch.setattr(ClassificationTask, "forward", forward)
+    monkeypatch.setattr("sharedmlp.cli._MOST_MISTAKES", 2)
+    monkeypatch.setattr(
+        "sharedmlp.cli.plot_clouds",
+        lambda *args, **options: (drawn.append((args, options)), plot_clouds(*args, **options))[1],
+    )
+    main(["test", "--config", "tiny.yaml", "--ckpt_path", BEST, "--data.up_axis", "y"])
+    (((clouds, titles), options),) = drawn
+    assert [title.split("\n") for title in titles] == [
+        ["predicted box", "true capsule", "capsule_0.off"],
+        ["predicted box", "true sphere", "sphere_0.off"],
+    ]
+    assert torch.equal(torch.stack(clouds), torch.stack([seen[3], seen[6]]))
+    assert options["up_axis"] == "y"
+    printed = capsys.readouterr().out
+    for name, suffix in (("misclassified", ".png"), ("misclassified, to turn", ".html")):
+        path = newest_run() / f"misclassified{suffix}"
+        assert f"2 of 6 {name}" in printed
+        assert str(path) in printed
+        assert path.is_file()
+    assert "predicted box" in path.read_text()
+
+
+def test_a_test_without_mistakes_draws_none(inside, monkeypatch, capsys):
+    right = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2]).split(4)
+    batches = iter(right)
+    monkeypatch.setattr(
+        ClassificationTask,
+        "forward",
+        lambda task, points: nn.functional.one_hot(next(batches), 3).float(),
+    )
+    main(["test", "--config", "tiny.yaml", "--ckpt_path", BEST])
+    assert "misclassified" not in capsys.readouterr().out
+    assert not list(newest_run().glob("misclassified*"))
 
 
 def test_best_is_tested_and_last_is_the_last_epoch_also_where_it_is_not_among_the_best(

@@ -50,11 +50,12 @@ def test_python(code):
 
 def test_commands_in_their_order(capsys):
     for line in COMMANDS:
-        arguments = shlex.split(line)[1:]
+        # of fewer meshes, the first for the test
+        arguments = shlex.split(line.replace("chair_0061", "chair_0005"))[1:]
         if arguments[0] == "fit":  # as written, but short
             epochs = "2" if "--ckpt_path" in arguments else "1"
             arguments += ["--trainer.max_epochs", epochs]
-        if arguments[0] not in ("prepare", "export"):
+        if "--config" in arguments:
             arguments += ["--data.pool_size", "300"]
         main(arguments)
     printed = capsys.readouterr().out

@@ -1,10 +1,14 @@
 """From meshes or HDF5 files to batches of points."""
 
+from sharedmlp.data.clouds import find_cloud_files, read_cloud, turn_up_axis
 from sharedmlp.data.dataset import PointCloudDataset, identity_collate
+from sharedmlp.data.download import DownloadError
 from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
 from sharedmlp.data.mesh import MeshReadError, read_mesh
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
+from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
 from sharedmlp.data.pool import PointPool
+from sharedmlp.data.resampled import is_resampled, prepare_resampled, read_resampled_class_names
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
 from sharedmlp.data.splits import stratified_split
@@ -18,8 +22,11 @@ from sharedmlp.data.transforms import (
 )
 
 __all__ = [
+    "MODELNETS",
     "SHAPE_CLASSES",
+    "TERMS",
     "Compose",
+    "DownloadError",
     "MeshReadError",
     "MeshTreeError",
     "PointCloudDataset",
@@ -30,14 +37,21 @@ __all__ = [
     "RandomScale",
     "RandomTranslation",
     "are_normalized",
+    "fetch_modelnet",
     "find_class_names",
+    "find_cloud_files",
     "identity_collate",
+    "is_resampled",
     "normalize_points",
     "prepare_mesh_tree",
+    "prepare_resampled",
+    "read_cloud",
     "read_hdf5",
     "read_hdf5_class_names",
     "read_mesh",
+    "read_resampled_class_names",
     "sample_points",
     "stratified_split",
+    "turn_up_axis",
     "write_shapes",
 ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedmlp.data.lists import read_names
 from sharedmlp.data.pool import PointPool
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
         FileNotFoundError: where `shape_names.txt` is missing.
         ValueError: where it is empty.
     """
-    return tuple(_read_lines(Path(root) / "shape_names.txt"))
+    return tuple(read_names(Path(root) / "shape_names.txt", _LAYOUT))
 
 
 def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
@@ -61,7 +62,7 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
     root = Path(root)
     class_names = read_hdf5_class_names(root)
     # The lists name paths of the machine that wrote them; the files stand beside the lists.
-    files = [root / Path(line).name for line in _read_lines(root / f"{split}_files.txt")]
+    files = [root / Path(line).name for line in read_names(root / f"{split}_files.txt", _LAYOUT)]
     clouds: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
     names: list[str] = []
@@ -117,13 +118,3 @@ def _read_arrays(path: Path, file: h5py.File) -> tuple[NDArray[np.float32], NDAr
             f"{path}: cloud {int(np.argmin(finite))} has a coordinate that is not finite"
         )
     return points, labels
-
-
-def _read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {_LAYOUT}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise ValueError(f"{path} is empty; {_LAYOUT}")
-    return lines

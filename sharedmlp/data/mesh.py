@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sharedmlp.data.off import OffError, check_off
+from sharedmlp.data.plain_off import read_plain_off
 
 if TYPE_CHECKING:
     import trimesh
@@ -81,14 +82,11 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
     promised = 0
     try:
         if path.suffix.lower() == ".off":
-            checked = check_off(path.read_bytes())
-            promised = checked.num_triangles
-            scene = trimesh.load_scene(io.StringIO(checked.text), file_type="off", process=False)
+            mesh, promised = _read_off(path.read_bytes())
         else:
-            scene = trimesh.load_scene(path, process=False)
+            mesh = trimesh.load_scene(path, process=False).to_mesh()
             if path.suffix.lower() == ".ply":
                 promised = _promised_ply_faces(path)
-        mesh: trimesh.Trimesh = scene.to_mesh()
     except OffError as error:
         raise MeshReadError(path, str(error)) from None
     except OSError as error:
@@ -113,6 +111,18 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
     return mesh
 
 
+def _read_off(content: bytes) -> tuple[trimesh.Trimesh, int]:
+    """The mesh of an OFF file, and how many triangles its faces make."""
+    import trimesh
+
+    plain = read_plain_off(content)
+    if plain is not None:
+        return trimesh.Trimesh(plain.vertices, plain.faces, process=False), len(plain.faces)
+    checked = check_off(content)
+    scene = trimesh.load_scene(io.StringIO(checked.text), file_type="off", process=False)
+    return scene.to_mesh(), checked.num_triangles
+
+
 def _promised_ply_faces(path: Path) -> int:
     """The face count in a PLY header; of a text file cut short, trimesh reads what is there."""
     with path.open("rb") as file:
@@ -126,17 +136,17 @@ def _check_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     if len(faces) == 0:
         raise MeshReadError(path, "there are no faces (a point cloud or an empty file?)")
     # Also false for NaN. Beyond float32 the samples would be infinite.
-    usable = (np.abs(vertices) < np.finfo(np.float32).max).all(axis=1)
+    usable = np.abs(vertices) < np.finfo(np.float32).max
     if not usable.all():
-        worst = int(np.argmin(usable))
+        worst = int(np.argmin(usable.all(axis=1)))
         raise MeshReadError(
             path,
             f"vertex {worst} (of {len(vertices)}, from 0) is not finite in float32: "
             f"{vertices[worst].tolist()}",
         )
-    outside = ((faces < 0) | (faces >= len(vertices))).any(axis=1)
+    outside = (faces < 0) | (faces >= len(vertices))
     if outside.any():
-        worst = int(np.argmax(outside))
+        worst = int(np.argmax(outside.any(axis=1)))
         raise MeshReadError(
             path,
             f"face {worst} (of {len(faces)}, from 0) refers to vertices {faces[worst].tolist()}, "

@@ -1,51 +1,19 @@
 """A tree of mesh files in ModelNet's layout, sampled once into a cache. No torch here."""
 
 import functools
-import hashlib
 import os
-import sys
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
+from sharedmlp.data.build import MeshTreeError, Outcome, Source, build_pool, failed, name_generator
 from sharedmlp.data.mesh import MeshReadError, mesh_suffixes, read_mesh
 from sharedmlp.data.pool import PointPool
 from sharedmlp.data.sampling import draw_surface, normalize_points
 
+__all__ = ["MeshTreeError", "find_class_names", "prepare_mesh_tree"]
+
 _SPLITS = ("train", "test")
 _LAYOUT = "expected <root>/<class>/{train,test}/<name>.off, or another mesh format"
-_CACHE_FOLDER = ".sharedmlp_cache"
-# Starting processes costs more than sampling a handful of meshes.
-_FEW_FILES = 16
-
-
-class MeshTreeError(ValueError):
-    """Meshes of a tree cannot be used, and going on without them is not wanted or possible.
-
-    Attributes:
-        failures: `"path: reason"` of every one of them.
-    """
-
-    def __init__(self, message: str, failures: tuple[str, ...]) -> None:
-        super().__init__(message, failures)
-        self.failures = failures
-
-    def __str__(self) -> str:
-        return "\n  ".join([str(self.args[0]), *self.failures])
-
-
-class _Source(NamedTuple):
-    name: str  # below the root, with "/"
-    label: int
-    size: int
-    mtime_ns: int
 
 
 def find_class_names(root: str | Path) -> tuple[str, ...]:
@@ -116,39 +84,21 @@ def prepare_mesh_tree(
     if not sources:
         raise ValueError(f"{root}: no mesh in any {split} folder; {_LAYOUT}")
 
-    key = cache_key(
-        {
-            "sources": sources,
-            "class_names": class_names,
-            "pool_size": pool_size,
-            "normals": normals,
-            "seed": seed,
-        }
+    return build_pool(
+        root,
+        split,
+        sources,
+        functools.partial(_sample, root=root, pool_size=pool_size, normals=normals, seed=seed),
+        kind="meshes",
+        settings={"pool_size": pool_size, "normals": normals, "seed": seed},
+        cloud_shape=(pool_size, 6 if normals else 3),
+        class_names=class_names,
+        ignored=ignored,
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        strict=strict,
+        progress=progress,
     )
-    folder = Path(cache_dir) if cache_dir is not None else root / _CACHE_FOLDER
-    directory = folder / f"{split}-{key[:24]}"
-    pool = open_cache(directory, key)
-    if pool is None:
-        if ignored:
-            warnings.warn(
-                f"{root} ({split}): {len(ignored)} entries are no mesh files or class folders "
-                f"that can be read here and are ignored: {', '.join(ignored)}",
-                stacklevel=2,
-            )
-        sample = functools.partial(
-            _sample, root=root, pool_size=pool_size, normals=normals, seed=seed
-        )
-        results = _sample_all(sample, sources, _resolve_workers(num_workers), split, progress)
-        shape = (pool_size, 6 if normals else 3)
-        pool = write_cache(directory, key, results, shape, class_names)
-
-    if pool.failures:
-        count = f"{len(pool.failures)} of {len(sources)} {split} meshes in {root}"
-        if strict or len(pool) == 0:
-            raise MeshTreeError(f"{count} cannot be used:", pool.failures)
-        listing = "\n  ".join(pool.failures)
-        warnings.warn(f"{count} cannot be used and are left out:\n  {listing}", stacklevel=2)
-    return pool
 
 
 def _find_folders(root: Path) -> tuple[list[str], list[str]]:
@@ -167,10 +117,10 @@ def _find_folders(root: Path) -> tuple[list[str], list[str]]:
 
 def _find_sources(
     root: Path, split: str, class_names: tuple[str, ...]
-) -> tuple[list[_Source], list[str]]:
+) -> tuple[list[Source], list[str]]:
     """The mesh files of a split, sorted, and the entries beside them that are none."""
     suffixes = mesh_suffixes()
-    sources: list[_Source] = []
+    sources: list[Source] = []
     ignored = [f"{name}/" for name in _find_folders(root)[1]]
     for label, class_name in enumerate(class_names):
         folder = root / class_name / split
@@ -183,96 +133,18 @@ def _find_sources(
                     continue
                 if entry.is_file() and os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 (10,000 Path objects cost more than the scan)
                     stat = entry.stat()
-                    sources.append(_Source(name, label, stat.st_size, stat.st_mtime_ns))
+                    sources.append(Source(name, label, stat.st_size, stat.st_mtime_ns))
                 else:
                     ignored.append(name)
     return sorted(sources, key=lambda source: source.name), sorted(ignored)
 
 
-class _Outcome(NamedTuple):
-    points: NDArray[np.float32] | None
-    reason: str = ""
-    transient: bool = False  # the surroundings are at fault, not the file: may work next time
-
-
-def _sample(source: _Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> _Outcome:
+def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> Outcome:
     """Sample one mesh; runs in a worker process."""
+    path = root / source.name
     try:
-        mesh = read_mesh(root / source.name)
+        mesh = read_mesh(path)
     except MeshReadError as error:
-        return _Outcome(None, error.reason, transient=not _can_open(root / source.name))
-    digest = hashlib.sha256(f"{seed}:{source.name}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest, "little"))
-    points = draw_surface(mesh, pool_size, seed=rng, normals=normals)
-    return _Outcome(normalize_points(points))
-
-
-def _can_open(path: Path) -> bool:
-    try:
-        path.open("rb").close()
-    except OSError:
-        return False
-    return True
-
-
-def _sample_all(
-    sample: "functools.partial[_Outcome]",
-    sources: list[_Source],
-    num_workers: int,
-    split: str,
-    progress: bool,
-) -> Iterator[Sampled]:
-    """Sample all meshes in their order; raises at the end where the surroundings failed."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    transient: list[str] = []
-    bar = tqdm(
-        _map(sample, sources, num_workers),
-        desc=f"sampling {split} meshes",
-        total=len(sources),
-        unit="mesh",
-        disable=not progress,
-        # A file that keeps the log should not keep every step of the bar.
-        mininterval=0.1 if sys.stderr.isatty() else 10,
-    )
-    for source, outcome in zip(sources, bar, strict=True):
-        if outcome.transient:
-            transient.append(f"{source.name}: {outcome.reason}")
-        yield Sampled(source.name, source.label, outcome.points, outcome.reason)
-    if transient:
-        raise MeshTreeError(
-            f"{len(transient)} of {len(sources)} {split} meshes cannot be opened, nothing is "
-            "cached; see to it and run again:",
-            tuple(transient),
-        )
-
-
-def _map(
-    sample: "functools.partial[_Outcome]", sources: list[_Source], num_workers: int
-) -> Iterator[_Outcome]:
-    if num_workers <= 1 or len(sources) < _FEW_FILES:
-        yield from map(sample, sources)
-        return
-    executor = ProcessPoolExecutor(min(num_workers, len(sources)))
-    try:
-        chunk = max(1, min(16, len(sources) // (4 * num_workers)))
-        yield from executor.map(sample, sources, chunksize=chunk)
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            "a process that samples meshes died, perhaps for want of memory; try fewer with "
-            "num_workers (1 for none; a script that is not guarded by `if __name__ == "
-            "'__main__':` needs that on some systems)"
-        ) from error
-    finally:
-        # Also where the user interrupts: what was not begun is not waited for.
-        executor.shutdown(cancel_futures=True)
-
-
-def _resolve_workers(num_workers: int | None) -> int:
-    if num_workers is not None:
-        if num_workers < 0:
-            raise ValueError(f"num_workers has to be 0 or more, got {num_workers}")
-        return num_workers
-    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use, on Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return failed(path, error.reason)
+    rng = name_generator(seed, source.name)
+    return Outcome(normalize_points(draw_surface(mesh, pool_size, seed=rng, normals=normals)))

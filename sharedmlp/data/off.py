@@ -138,6 +138,7 @@ def _read_counts(number: int, counts: str) -> tuple[int, int]:
 
 
 def _check_vertices(records: _Lines) -> None:
+    _refuse_underscores(records)
     rows = [line.split() for line in records.texts]
     width = len(rows[0])
     if width < 3 or set(map(len, rows)) != {width}:
@@ -146,6 +147,12 @@ def _check_vertices(records: _Lines) -> None:
             f"line {records.numbers[bad]}: expected a vertex, x, y and z and as many values as "
             f"the first one ({width}), found {_shorten(records.texts[bad])}: it is cut short or "
             "the vertex count in the header is wrong"
+        )
+    if width == 4:
+        raise OffError(
+            f"line {records.numbers[0]}: expected a vertex, x, y and z, alone or with a normal (3 "
+            "values), a colour (3 or 4) or a texture coordinate (2), found "
+            f"{_shorten(records.texts[0])}"
         )
     try:
         all_finite = all(map(math.isfinite, map(float, chain.from_iterable(rows))))
@@ -160,6 +167,7 @@ def _check_vertices(records: _Lines) -> None:
 
 def _check_faces(records: _Lines, num_vertices: int) -> int:
     """Check every face; returns the number of triangles they make."""
+    _refuse_underscores(records)
     num_triangles = 0
     for number, line in zip(records.numbers, records.texts, strict=True):
         try:
@@ -173,10 +181,11 @@ def _check_faces(records: _Lines, num_vertices: int) -> int:
                 f"line {number}: expected a face, the number of its corners, 3 or more, and as "
                 f"many vertex numbers; found {_shorten(line)}"
             )
-        if len(values) - len(corners) not in _COLOR_LENGTHS:
+        color = values[len(corners) :]
+        if len(color) not in _COLOR_LENGTHS or not all(map(_is_finite, color)):
             raise OffError(
                 f"line {number}: after the {len(corners)} corners of a face, expected nothing or "
-                f"a colour of 1, 3 or 4 values; found {_shorten(line)}"
+                f"a colour of 1, 3 or 4 numbers; found {_shorten(line)}"
             )
         if min(corners) < 0 or max(corners) >= num_vertices:
             worst = min(corners) if min(corners) < 0 else max(corners)
@@ -186,6 +195,13 @@ def _check_faces(records: _Lines, num_vertices: int) -> int:
             )
         num_triangles += len(corners) - 2
     return num_triangles
+
+
+def _refuse_underscores(records: _Lines) -> None:
+    """Python and NumPy read `1_0` as 10; in a mesh file it is a slip."""
+    for number, line in zip(records.numbers, records.texts, strict=True):
+        if "_" in line:
+            raise OffError(f"line {number}: not a number: {_shorten(line)}")
 
 
 def _is_finite(token: str) -> bool:

@@ -44,19 +44,25 @@ def draw_surface(
     normals: bool = False,
 ) -> NDArray[np.float64]:
     """As `sample_points`, in float64: a mesh far from the origin keeps its detail."""
-    from trimesh.sample import sample_surface
-
     if num_points < 1:
         raise ValueError(f"num_points has to be 1 or more, got {num_points}")
-    # With an explicit generator: without, trimesh draws from one of its own, which no seed
-    # reaches and which forked workers repeat.
-    points, faces = sample_surface(mesh, num_points, seed=np.random.default_rng(seed))
-    points = np.asarray(points, dtype=np.float64)
+    # What trimesh.sample.sample_surface draws from the same generator, number by number, but it
+    # gathers the corners of all faces first and then takes those that were drawn.
+    rng = np.random.default_rng(seed)
+    areas = np.cumsum(mesh.area_faces)
+    faces = np.searchsorted(areas, rng.random(num_points) * areas[-1])
+    corners = np.asarray(mesh.vertices)[np.asarray(mesh.faces)[faces]]
+    origins = corners[:, 0]
+    first, second = corners[:, 1] - origins, corners[:, 2] - origins
+    lengths = rng.random((num_points, 2))
+    # Beyond the diagonal of the parallelogram: back into the triangle.
+    lengths[lengths[:, 0] + lengths[:, 1] > 1] -= 1
+    lengths = np.abs(lengths)
+    points: NDArray[np.float64] = first * lengths[:, :1] + second * lengths[:, 1:] + origins
     if not normals:
         return points
     # Not mesh.face_normals: those are zero for the small faces that trimesh takes for degenerate.
-    corners = np.asarray(mesh.vertices)[np.asarray(mesh.faces)[faces]]
-    directions = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    directions = np.cross(first, second)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     return np.concatenate([points, directions / np.where(lengths > 0, lengths, 1)], axis=1)
 

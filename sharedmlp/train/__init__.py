@@ -8,6 +8,7 @@ from sharedmlp.train.data import (
     PointCloudDataModule,
     ShapesDataModule,
 )
+from sharedmlp.train.resampled import NormalResampledDataModule
 from sharedmlp.train.task import ClassificationTask
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "EpochLog",
     "HDF5DataModule",
     "MeshTreeDataModule",
+    "NormalResampledDataModule",
     "PointCloudDataModule",
     "ShapesDataModule",
     "load_trained",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,39 +16,74 @@ from torch import Tensor
 from sharedmlp.train.metrics import accuracies
 
 
-def format_table(confusion: Tensor, class_names: Sequence[str]) -> str:
-    """Lays out overall, mean class and per-class accuracy as lines of text.
+class ClassResult(NamedTuple):
+    """A line of the table of a test.
+
+    Attributes:
+        name: Of the class, or of the accuracy over all classes.
+        clouds: How many there were.
+        accuracy: Share of them that was classified correctly, None without any; of ``mean class
+            accuracy`` the mean over the classes that have clouds.
+        confused_with: The class that most of the others were taken for, the first of equals; None
+            where there is no such cloud.
+        confused: How many were taken for it.
+    """
+
+    name: str
+    clouds: int
+    accuracy: float | None
+    confused_with: str | None = None
+    confused: int = 0
+
+
+def summarize(confusion: Tensor, class_names: Sequence[str]) -> list[ClassResult]:
+    """Reads the results by class off a confusion matrix, then mean class and overall accuracy.
 
     Args:
         confusion: ``(num_classes, num_classes)`` counts, a row a true class.
         class_names: Names of the classes, in the order of the rows.
     """
     result = accuracies(confusion)
-    clouds = confusion.sum(dim=1).tolist()
-    rows = [
-        (name, count, float(accuracy))
-        for name, count, accuracy in zip(class_names, clouds, result.per_class, strict=True)
+    wrong = confusion.clone().fill_diagonal_(0)
+    lines = []
+    for row, name in enumerate(class_names):
+        other, most = int(wrong[row].argmax()), int(wrong[row].max())
+        lines.append(
+            ClassResult(
+                name,
+                clouds=int(confusion[row].sum()),
+                accuracy=_number(result.per_class[row]),
+                confused_with=class_names[other] if most else None,
+                confused=most,
+            )
+        )
+    clouds = int(confusion.sum())
+    return [
+        *lines,
+        ClassResult("mean class accuracy", clouds, _number(result.mean_class)),
+        ClassResult("overall accuracy", clouds, _number(result.overall)),
     ]
-    totals = [
-        ("mean class accuracy", sum(clouds), float(result.mean_class)),
-        ("overall accuracy", sum(clouds), float(result.overall)),
-    ]
-    width = max(len(name) for name, _, _ in [*rows, *totals])
-    rule = "-" * (width + 18)
 
-    def line(name: str, count: int, accuracy: float) -> str:
-        shown = "-" if math.isnan(accuracy) else f"{accuracy:.2%}"
-        return f"{name:<{width}}  {count:>6}  {shown:>8}"
 
-    return "\n".join(
-        [
-            f"{'class':<{width}}  {'clouds':>6}  accuracy",
-            rule,
-            *(line(*row) for row in rows),
-            rule,
-            *(line(*row) for row in totals),
-        ]
-    )
+def format_table(confusion: Tensor, class_names: Sequence[str]) -> str:
+    """Lays out :func:`summarize` as lines of text.
+
+    Args:
+        confusion: ``(num_classes, num_classes)`` counts, a row a true class.
+        class_names: Names of the classes, in the order of the rows.
+    """
+    results = summarize(confusion, class_names)
+    width = max(len(result.name) for result in results)
+
+    def line(result: ClassResult) -> str:
+        accuracy = "-" if result.accuracy is None else f"{result.accuracy:.2%}"
+        confused = f"{result.confused_with} ({result.confused})" if result.confused else ""
+        return f"{result.name:<{width}}  {result.clouds:>6}  {accuracy:>8}  {confused}".rstrip()
+
+    head = f"{'class':<{width}}  {'clouds':>6}  accuracy  most confused with"
+    lines = [line(result) for result in results]
+    rule = "-" * max(map(len, [head, *lines]))
+    return "\n".join([head, rule, *lines[:-2], rule, *lines[-2:]])
 
 
 def write_test_metrics(
@@ -64,16 +98,27 @@ def write_test_metrics(
         checkpoint: Path of the tested checkpoint.
     """
     result = accuracies(confusion)
-    per_class = [None if math.isnan(value) else value for value in result.per_class.tolist()]
     report: dict[str, Any] = {
         "checkpoint": checkpoint,
         "overall_accuracy": float(result.overall),
         "mean_class_accuracy": float(result.mean_class),
-        "class_accuracy": dict(zip(class_names, per_class, strict=True)),
+        "class_accuracy": dict(zip(class_names, map(_number, result.per_class), strict=True)),
         "class_names": list(class_names),
         "confusion": confusion.tolist(),
     }
-    _write(Path(path), json.dumps(report, indent=2) + "\n")
+    write_text(Path(path), json.dumps(report, indent=2) + "\n")
+
+
+def write_test_table(path: str | Path, confusion: Tensor, class_names: Sequence[str]) -> None:
+    """Writes :func:`summarize` as CSV, a line a class, then mean class and overall accuracy.
+
+    Args:
+        path: The file to write or replace.
+        confusion: ``(num_classes, num_classes)`` counts, a row a true class.
+        class_names: Names of the classes, in the order of the rows.
+    """
+    header = ["class", "clouds", "accuracy", "most_confused_with", "confused_clouds"]
+    _write_csv(Path(path), header, summarize(confusion, class_names))
 
 
 def write_predictions(
@@ -91,22 +136,57 @@ def write_predictions(
         class_names: Names of the classes, in the order of the labels.
     """
     merged = {key: torch.cat([batch[key].cpu() for batch in batches]) for key in batches[0]}
+    rows = [
+        [names[index], class_names[label], class_names[prediction], *_shares(probabilities)]
+        for index, label, prediction, probabilities in zip(
+            merged["index"].tolist(),
+            merged["label"].tolist(),
+            merged["prediction"].tolist(),
+            merged["probabilities"],
+            strict=True,
+        )
+    ]
+    _write_csv(Path(path), ["cloud", "label", "prediction", *_share_names(class_names)], rows)
+
+
+def write_file_predictions(
+    path: str | Path, predictions: Mapping[Path, Tensor], class_names: Sequence[str]
+) -> None:
+    """Writes what was said of files as CSV: ``file,prediction`` and one probability a class.
+
+    Args:
+        path: The file to write or replace.
+        predictions: The probabilities ``(num_classes,)`` of each file.
+        class_names: Names of the classes, in the order of the labels.
+    """
+    rows = [
+        [file, class_names[int(probabilities.argmax())], *_shares(probabilities)]
+        for file, probabilities in predictions.items()
+    ]
+    _write_csv(Path(path), ["file", "prediction", *_share_names(class_names)], rows)
+
+
+def _number(value: Tensor) -> float | None:
+    """Returns a scalar, or None for NaN, which JSON does not know."""
+    return None if value.isnan() else float(value)
+
+
+def _share_names(class_names: Sequence[str]) -> list[str]:
+    return [f"p({name})" for name in class_names]
+
+
+def _shares(probabilities: Tensor) -> list[str]:
+    return [f"{value:.6f}" for value in probabilities.tolist()]
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["cloud", "label", "prediction", *(f"p({name})" for name in class_names)])
-    for index, label, prediction, probabilities in zip(
-        merged["index"].tolist(),
-        merged["label"].tolist(),
-        merged["prediction"].tolist(),
-        merged["probabilities"].tolist(),
-        strict=True,
-    ):
-        row = [names[index], class_names[label], class_names[prediction]]
-        writer.writerow([*row, *(f"{value:.6f}" for value in probabilities)])
-    _write(Path(path), text.getvalue())
+    writer.writerows([header, *rows])
+    write_text(path, text.getvalue())
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -37,7 +37,9 @@ class ClassificationTask(pl.LightningModule):
     feature transform (Qi et al. 2017, section 4.2); validation and test report plain cross entropy.
 
     Logs ``{train,val,test}/{loss,overall_accuracy,mean_class_accuracy}`` over whole epochs, never
-    averaged over batches. After a test, ``test_confusion.compute()`` is the confusion matrix.
+    averaged over batches. After a test, ``test_confusion.compute()`` is the confusion matrix,
+    and ``test_mistakes`` lists ``[index, label, prediction]`` of the misclassified clouds (of this
+    process).
 
     All arguments are plain values, so that a checkpoint loads without unpickling objects, on any
     backend: ``ClassificationTask.load_from_checkpoint(path, backend="conv1d")``.
@@ -123,6 +125,8 @@ class ClassificationTask(pl.LightningModule):
             self.metrics[f"{stage}/overall_accuracy"] = overall
             self.metrics[f"{stage}/mean_class_accuracy"] = mean_class
         self.metrics["test/confusion"] = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        # Of this process: index in the data set, label and prediction.
+        self.test_mistakes: list[list[int]] = []
 
     @property
     def test_confusion(self) -> Metric:
@@ -185,10 +189,13 @@ class ClassificationTask(pl.LightningModule):
         logits = self._vote(batch)
         self._log_evaluation("test", logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
+        answers = torch.stack([batch["index"], batch["label"], logits.argmax(dim=1)], dim=1)
+        self.test_mistakes += answers[answers[:, 1] != answers[:, 2]].tolist()
 
     def on_test_epoch_start(self) -> None:
-        """Empties the confusion matrix, which outlives the test."""
+        """Empties the confusion matrix and the mistakes, which outlive the test."""
         self.test_confusion.reset()
+        self.test_mistakes = []
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Returns ``index``, ``label``, ``prediction`` (B,) and ``probabilities`` (B, classes)."""

@@ -38,3 +38,9 @@ def write_tree(root: Path, classes=("a", "b"), train: int = 3, test: int = 2) ->
                 text = TETRAHEDRON.replace("0 0 1\n", f"0 0 {height}\n")
                 (folder / f"{name}_{number:04d}.off").write_text(text)
     return root
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """Write a file, text as UTF-8."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path

@@ -1,16 +1,20 @@
 import errno
 import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
+from torch.utils.data import DataLoader
 
 from sharedmlp.data import (
     MeshTreeError,
+    PointCloudDataset,
     find_class_names,
+    identity_collate,
     mesh_tree,
     normalize_points,
     prepare_mesh_tree,
@@ -127,6 +131,29 @@ def test_the_second_call_opens_the_cache(tree, no_reading):
     np.testing.assert_array_equal(first.labels, second.labels)
     assert (first.names, first.class_names) == (second.names, second.class_names)
     assert len(caches(tree)) == 1
+
+
+def test_a_cached_epoch_opens_no_file(tree):
+    prepare(tree)
+    opened, recording = [], [True]
+
+    def record(event, args):  # cannot be taken off again
+        if recording and event == "open" and str(tree) in str(args[0]):
+            opened.append(Path(args[0]).name)
+
+    sys.addaudithook(record)
+    pool = prepare(tree)
+    # NumPy opens an array for its kind, for its header and for the map.
+    assert sorted(set(opened)) == ["index.json", "points.npy"]
+    assert len(opened) <= 4
+    opened.clear()
+    dataset = PointCloudDataset(pool, num_points=8, resample=True)
+    loader = DataLoader(dataset, batch_size=2, shuffle=True, collate_fn=identity_collate)
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        assert sorted(i for batch in loader for i in batch["index"].tolist()) == list(range(6))
+    assert opened == []
+    recording.clear()
 
 
 @pytest.mark.parametrize(
@@ -346,7 +373,7 @@ def die(source, **options):
 def test_a_worker_that_dies_is_reported(tmp_path, monkeypatch):
     tree = write_tree(tmp_path / "tree", train=10)
     monkeypatch.setattr(mesh_tree, "_sample", die)
-    with pytest.raises(RuntimeError, match="a process that samples meshes died"):
+    with pytest.raises(RuntimeError, match="a process that samples files died"):
         prepare(tree, num_workers=2)
     assert caches(tree) == []
 

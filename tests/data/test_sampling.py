@@ -29,6 +29,15 @@ def test_faces_are_drawn_by_area_and_points_lie_on_them(two_triangles):
         np.testing.assert_allclose(part[:, :2].mean(axis=0), [2 / 3, length / 3], atol=0.04)
 
 
+def test_the_points_are_those_that_trimesh_draws():
+    mesh = trimesh.creation.icosphere(subdivisions=2)
+    mesh.vertices[:, 0] *= 3
+    expected, _ = trimesh.sample.sample_surface(mesh, 500, seed=np.random.default_rng(7))
+    np.testing.assert_array_equal(
+        sample_points(mesh, 500, seed=7), np.asarray(expected, dtype=np.float32)
+    )
+
+
 def test_the_seed_decides(two_triangles):
     first = sample_points(two_triangles, 50, seed=3)
     np.testing.assert_array_equal(first, sample_points(two_triangles, 50, seed=3))

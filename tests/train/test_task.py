@@ -67,11 +67,16 @@ def test_training_metrics_are_those_of_the_whole_epoch(monkeypatch):
         assert logged == pytest.approx(float(value), rel=1e-5), name
 
 
-def test_confusion_matrix_is_of_the_last_test_alone():
+def test_confusion_matrix_and_mistakes_are_of_the_last_test_alone():
     data, task = ArrayDataModule(test=(2, 3, 6)), make_task()
     for _ in range(2):
         make_trainer().test(task, data, verbose=False)
-        assert task.test_confusion.compute().sum(dim=1).tolist() == [2, 3, 6]
+        confusion = task.test_confusion.compute()
+        assert confusion.sum(dim=1).tolist() == [2, 3, 6]
+        mistakes = torch.zeros_like(confusion)
+        for _, label, prediction in task.test_mistakes:
+            mistakes[label, prediction] += 1
+        assert torch.equal(mistakes, confusion - confusion.diagonal().diag())
 
 
 def test_loss_adds_the_penalty_of_the_feature_transform(monkeypatch):

@@ -1,4 +1,4 @@
-"""Pictures. Nothing else imports matplotlib, and no display is needed."""
+"""Charts: a confusion matrix, a benchmark; and figures as files."""
 
 from __future__ import annotations
 

@@ -1,0 +1,197 @@
+"""From the files of a split to its cached pool: each file read once, on all cores."""
+
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
+from sharedmlp.data.pool import PointPool
+
+_CACHE_FOLDER = ".sharedmlp_cache"
+# Starting processes costs more than reading a handful of files.
+_FEW_FILES = 16
+
+
+class MeshTreeError(ValueError):
+    """Files of a tree cannot be used, and going on without them is not wanted or possible.
+
+    Attributes:
+        failures: `"path: reason"` of every one of them.
+    """
+
+    def __init__(self, message: str, failures: tuple[str, ...]) -> None:
+        super().__init__(message, failures)
+        self.failures = failures
+
+    def __str__(self) -> str:
+        return "\n  ".join([str(self.args[0]), *self.failures])
+
+
+class Source(NamedTuple):
+    """A file from which a cloud is made; one that changes in size or time is another source."""
+
+    name: str  # below the root, with "/"
+    label: int
+    size: int
+    mtime_ns: int
+
+
+class Outcome(NamedTuple):
+    """What became of a source: points (P, C), or None and the reason."""
+
+    points: NDArray[np.float32] | None
+    reason: str = ""
+    transient: bool = False  # the surroundings are at fault, not the file: may work next time
+
+
+def failed(path: Path, reason: str) -> Outcome:
+    """The outcome of a file that cannot be used."""
+    try:
+        path.open("rb").close()
+    except OSError:
+        return Outcome(None, reason, transient=True)
+    return Outcome(None, reason)
+
+
+def name_generator(seed: int, name: str) -> np.random.Generator:
+    """The random numbers of one source, whichever process draws them and beside which others."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def build_pool(
+    root: Path,
+    split: str,
+    sources: Sequence[Source],
+    make: Callable[[Source], Outcome],
+    *,
+    kind: str,
+    settings: Mapping[str, Any],
+    cloud_shape: tuple[int, int],
+    class_names: tuple[str, ...],
+    ignored: Sequence[str] = (),
+    cache_dir: str | Path | None,
+    num_workers: int | None,
+    strict: bool,
+    progress: bool,
+) -> PointPool:
+    """Open the cached pool of a split, after building it where it is missing or stale.
+
+    Args:
+        root: where the sources are.
+        split: "train" or "test".
+        sources: the files, in the order of the clouds.
+        make: makes the cloud of a file; sent to other processes, and given nothing but the file.
+        kind: what the files are, in the plural, for messages.
+        settings: all that `make` depends on, JSON-able; part of the cache's key.
+        cloud_shape: (P, C) of every cloud.
+        class_names: the classes.
+        ignored: entries beside the sources that a build warns of.
+        cache_dir: where caches are kept; `<root>/.sharedmlp_cache` where None.
+        num_workers: processes; all cores where None, no other process where 0 or 1.
+        strict: raise where a file cannot be used.
+        progress: show a progress bar on stderr while building.
+
+    Returns:
+        The pool of (n, P, C) points, memory-mapped.
+
+    Raises:
+        MeshTreeError: where no file can be used, where one cannot be opened at all, or, with
+            `strict`, where any cannot be used; it lists all of them.
+        OSError: where the cache cannot be written.
+    """
+    key = cache_key({"sources": sources, "class_names": class_names, **settings})
+    folder = Path(cache_dir) if cache_dir is not None else root / _CACHE_FOLDER
+    directory = folder / f"{split}-{key[:24]}"
+    pool = open_cache(directory, key)
+    if pool is None:
+        if ignored:
+            warnings.warn(
+                f"{root} ({split}): {len(ignored)} entries are no {kind} or class folders that "
+                f"can be read here and are ignored: {', '.join(ignored)}",
+                stacklevel=3,
+            )
+        results = _make_all(
+            make, sources, _resolve_workers(num_workers), f"{split} {kind}", progress
+        )
+        pool = write_cache(directory, key, results, cloud_shape, class_names)
+
+    if pool.failures:
+        count = f"{len(pool.failures)} of {len(sources)} {split} {kind} in {root}"
+        if strict or len(pool) == 0:
+            raise MeshTreeError(f"{count} cannot be used:", pool.failures)
+        listing = "\n  ".join(pool.failures)
+        warnings.warn(f"{count} cannot be used and are left out:\n  {listing}", stacklevel=3)
+    return pool
+
+
+def _make_all(
+    make: Callable[[Source], Outcome],
+    sources: Sequence[Source],
+    num_workers: int,
+    what: str,
+    progress: bool,
+) -> Iterator[Sampled]:
+    """Make all clouds in their order; raises at the end where the surroundings failed."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    transient: list[str] = []
+    bar = tqdm(
+        _map(make, sources, num_workers),
+        desc=f"sampling {what}",
+        total=len(sources),
+        unit="file",
+        disable=not progress,
+        # A file that keeps the log should not keep every step of the bar.
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+    )
+    for source, outcome in zip(sources, bar, strict=True):
+        if outcome.transient:
+            transient.append(f"{source.name}: {outcome.reason}")
+        yield Sampled(source.name, source.label, outcome.points, outcome.reason)
+    if transient:
+        raise MeshTreeError(
+            f"{len(transient)} of {len(sources)} {what} cannot be opened, nothing is cached; see "
+            "to it and run again:",
+            tuple(transient),
+        )
+
+
+def _map(
+    make: Callable[[Source], Outcome], sources: Sequence[Source], num_workers: int
+) -> Iterator[Outcome]:
+    if num_workers <= 1 or len(sources) < _FEW_FILES:
+        yield from map(make, sources)
+        return
+    executor = ProcessPoolExecutor(min(num_workers, len(sources)))
+    try:
+        chunk = max(1, min(16, len(sources) // (4 * num_workers)))
+        yield from executor.map(make, sources, chunksize=chunk)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a process that samples files died, perhaps for want of memory; try fewer with "
+            "num_workers (1 for none; a script that is not guarded by `if __name__ == "
+            "'__main__':` needs that on some systems)"
+        ) from error
+    finally:
+        # Also where the user interrupts: what was not begun is not waited for.
+        executor.shutdown(cancel_futures=True)
+
+
+def _resolve_workers(num_workers: int | None) -> int:
+    if num_workers is not None:
+        if num_workers < 0:
+            raise ValueError(f"num_workers has to be 0 or more, got {num_workers}")
+        return num_workers
+    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use, on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

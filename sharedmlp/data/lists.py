@@ -1,0 +1,26 @@
+"""The text files that sampled sets keep beside their clouds: one name a line."""
+
+from pathlib import Path
+
+
+def read_names(path: Path, layout: str) -> list[str]:
+    """The lines of a file, stripped, without empty ones.
+
+    Args:
+        path: the file.
+        layout: what the set has to look like; ends the message of an error.
+
+    Raises:
+        FileNotFoundError: where the file is missing.
+        ValueError: where it is empty or no text.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {layout}")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error}); {layout}") from error
+    names = [line for line in lines if line]
+    if not names:
+        raise ValueError(f"{path} is empty; {layout}")
+    return names

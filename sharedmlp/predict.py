@@ -1,0 +1,97 @@
+"""What a trained network says of single files, from what the network itself knows of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharedmlp.data import MeshReadError, normalize_points, read_cloud, turn_up_axis
+from sharedmlp.models import PointNet
+
+# Where a network does not say how many points its clouds had.
+_NUM_POINTS = 1024
+# As many clouds go through the network at once.
+_BATCH_SIZE = 32
+
+
+def read_network_cloud(
+    model: PointNet, path: str | Path, *, seed: int = 0, up_axis: str | None = None
+) -> Tensor:
+    """Reads a file as the clouds are that a network was trained on.
+
+    ``model.metadata`` says what they are: ``num_points`` (1024 where it does not say), and whether
+    they are centred and scaled into the unit sphere (where it does not say, the coordinates stay as
+    they are in the file).
+
+    Args:
+        model: The network; of six channels the last three are normals.
+        path: A mesh or a file of points (:func:`sharedmlp.data.read_cloud`).
+        seed: Of the points that are drawn; the file's name plays no part.
+        up_axis: The axis that points up in the file, to be turned to the network's
+            ``metadata["up_axis"]``. None turns nothing.
+
+    Returns:
+        ``(N, in_channels)``, in the dtype of the network's parameters.
+
+    Raises:
+        MeshReadError: If the file cannot be read.
+        ValueError: If the network takes anything but coordinates and normals, or does not know its
+            up axis while one is given.
+    """
+    if model.in_channels not in (3, 6):
+        raise ValueError(
+            "files give x, y, z and normals: expected a network of 3 or 6 channels, got "
+            f"{model.in_channels}"
+        )
+    num_points = model.metadata.get("num_points", _NUM_POINTS)
+    points = read_cloud(path, num_points, seed=seed, normals=model.in_channels == 6)
+    if up_axis is not None:
+        if "up_axis" not in model.metadata:
+            raise ValueError(
+                "the network does not know which axis points up in the clouds that it was trained "
+                "on (metadata['up_axis']): leave the up axis of the files out"
+            )
+        points = turn_up_axis(points, up_axis, model.metadata["up_axis"])
+    normalized = model.metadata.get("scale") == "unit sphere"
+    cloud = torch.from_numpy(normalize_points(points) if normalized else points)
+    return cloud.to(next(model.parameters()))
+
+
+def predict_files(
+    model: PointNet, paths: Sequence[str | Path], *, seed: int = 0, up_axis: str | None = None
+) -> Iterator[tuple[Path, Tensor | MeshReadError]]:
+    """Classifies files, a few at a time; one that cannot be read does not stop the others.
+
+    Args:
+        model: The network, in evaluation mode.
+        paths: The files.
+        seed: As of :func:`read_network_cloud`.
+        up_axis: As of :func:`read_network_cloud`.
+
+    Yields:
+        Of each file, in their order, its path and either its probabilities ``(num_classes,)`` on
+        the CPU or why it cannot be read.
+
+    Raises:
+        ValueError: As :func:`read_network_cloud`.
+    """
+    for start in range(0, len(paths), _BATCH_SIZE):
+        some = [Path(path) for path in paths[start : start + _BATCH_SIZE]]
+        clouds: dict[int, Tensor] = {}
+        answers: dict[int, Tensor | MeshReadError] = {}
+        for place, path in enumerate(some):
+            try:
+                clouds[place] = read_network_cloud(model, path, seed=seed, up_axis=up_axis)
+            except MeshReadError as error:
+                answers[place] = error
+        # Files of points may hold fewer than the others: one batch for each number of points.
+        for size in {len(cloud) for cloud in clouds.values()}:
+            places = [place for place, cloud in clouds.items() if len(cloud) == size]
+            with torch.no_grad():
+                logits = model(torch.stack([clouds[place] for place in places]))
+            answers |= zip(places, logits.softmax(dim=1).cpu(), strict=True)
+        for place, path in enumerate(some):
+            yield path, answers[place]

@@ -1,0 +1,80 @@
+"""Point clouds as a picture: a grid of panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from sharedmlp.data import turn_up_axis
+
+_SIDE = 2.4  # of a panel, in inches
+
+
+def plot_clouds(
+    clouds: Sequence[ArrayLike],
+    titles: Sequence[str],
+    *,
+    columns: int = 4,
+    up_axis: str = "z",
+) -> Figure:
+    """Draws clouds side by side, in one scale around the origin, coloured by height.
+
+    Args:
+        clouds: ``(N, 3 or more)`` each, of any N; x, y, z first.
+        titles: What stands above each of them.
+        columns: Panels in a row.
+        up_axis: The axis of the clouds that points up: ``"x"``, ``"y"`` or ``"z"``.
+
+    Raises:
+        ValueError: If there is no cloud, not one title a cloud, or a cloud or an axis is
+            not one of the above.
+    """
+    panels = check_panels(clouds, titles, up_axis)
+    rows = -(-len(panels) // columns)
+    header = 0.1 + 0.17 * max(title.count("\n") + 1 for title in titles)
+    width, height = _SIDE * columns, (_SIDE + header) * rows
+    figure = Figure(figsize=(width, height))
+    for number, (points, title) in enumerate(zip(panels, titles, strict=True)):
+        row, column = divmod(number, columns)
+        # By hand: the layout engines cut off titles of three lines above axes of this kind.
+        left, bottom = _SIDE * column / width, 1 - (_SIDE + header) * (row + 1) / height
+        place = (left, bottom, _SIDE / width, _SIDE / height)
+        axes: Any = figure.add_axes(place, projection="3d", proj_type="ortho")
+        x, y, z = points.T
+        # Fewer points are drawn larger: a few hundred are as good to see as ten thousand.
+        size = float(np.clip(4000 / max(len(points), 1), 2.5, 8))
+        axes.scatter(x, y, z, c=z, s=size, cmap="viridis", linewidths=0, depthshade=True)
+        axes.set_box_aspect((1, 1, 1), zoom=1.55)
+        axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+        axes.view_init(elev=22, azim=-57)
+        axes.set_axis_off()
+        center, top = left + place[2] / 2, bottom + place[3]
+        figure.text(center, top, title, fontsize=9, ha="center", va="bottom")
+    return figure
+
+
+def check_panels(
+    clouds: Sequence[ArrayLike], titles: Sequence[str], up_axis: str
+) -> list[NDArray[np.float64]]:
+    """Returns the coordinates of clouds as they are drawn: z up, the farthest point at distance 1.
+
+    Raises:
+        ValueError: As :func:`plot_clouds`.
+    """
+    if not clouds or len(clouds) != len(titles):
+        raise ValueError(
+            f"expected one or more clouds and a title for each, got {len(clouds)} clouds and "
+            f"{len(titles)} titles"
+        )
+    panels = []
+    for number, cloud in enumerate(clouds):
+        points = np.asarray(cloud, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] < 3:
+            raise ValueError(f"cloud {number}: expected points (N, 3 or more), got {points.shape}")
+        panels.append(turn_up_axis(points[:, :3], up_axis, "z"))
+    largest = max(float(np.linalg.norm(points, axis=1).max(initial=0.0)) for points in panels)
+    return [points / (largest or 1.0) for points in panels]
