@@ -19,7 +19,9 @@ WARM_UP = 5
 
 def profile_data_path(root: Path, steps: int) -> None:
     """Prints the milliseconds of loader, augmentation and step, with modelnet10.yaml's settings."""
-    data = HDF5DataModule(str(root), num_points=1024, batch_size=32, rotate=True, jitter=0.01)
+    data = HDF5DataModule(
+        str(root), rotate=False, jitter=0.0, scale_low=0.8, scale_high=1.25, translate=0.1
+    )
     data.setup("fit")
     task = ClassificationTask(data.class_names, model="pointnet_vanilla")
     task.log = lambda *_, **__: None  # there is no trainer to log to
