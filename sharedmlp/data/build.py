@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
 from sharedmlp.data.pool import PointPool
 
+SPLITS = ("train", "test")
 _CACHE_FOLDER = ".sharedmlp_cache"
 # Starting processes costs more than reading a handful of files.
 _FEW_FILES = 16
@@ -66,6 +67,18 @@ def name_generator(seed: int, name: str) -> np.random.Generator:
     """The random numbers of one source, whichever process draws them and beside which others."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def check_pool(split: str, pool_size: int) -> None:
+    """Check what a pool is asked for, before anything is looked for on the disk.
+
+    Raises:
+        ValueError: where the split is none, or no point would be kept.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
+    if pool_size < 1:
+        raise ValueError(f"pool_size has to be 1 or more, got {pool_size}")
 
 
 def build_pool(

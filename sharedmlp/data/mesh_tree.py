@@ -5,14 +5,22 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from sharedmlp.data.build import MeshTreeError, Outcome, Source, build_pool, failed, name_generator
+from sharedmlp.data.build import (
+    SPLITS,
+    MeshTreeError,
+    Outcome,
+    Source,
+    build_pool,
+    check_pool,
+    failed,
+    name_generator,
+)
 from sharedmlp.data.mesh import MeshReadError, mesh_suffixes, read_mesh
 from sharedmlp.data.pool import PointPool
 from sharedmlp.data.sampling import draw_surface, normalize_points
 
 __all__ = ["MeshTreeError", "find_class_names", "prepare_mesh_tree"]
 
-_SPLITS = ("train", "test")
 _LAYOUT = "expected <root>/<class>/{train,test}/<name>.off, or another mesh format"
 
 
@@ -74,10 +82,7 @@ def prepare_mesh_tree(
             `strict`, where any file cannot be used; it lists all of them.
         OSError: where the cache cannot be written.
     """
-    if split not in _SPLITS:
-        raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
-    if pool_size < 1:
-        raise ValueError(f"pool_size has to be 1 or more, got {pool_size}")
+    check_pool(split, pool_size)
     root = Path(root)
     class_names = find_class_names(root)
     sources, ignored = _find_sources(root, split, class_names)
@@ -110,7 +115,7 @@ def _find_folders(root: Path) -> tuple[list[str], list[str]]:
     with os.scandir(root) as entries:
         for entry in entries:
             if entry.is_dir() and not entry.name.startswith("."):
-                has_split = any((root / entry.name / split).is_dir() for split in _SPLITS)
+                has_split = any((root / entry.name / split).is_dir() for split in SPLITS)
                 (classes if has_split else others).append(entry.name)
     return sorted(classes), sorted(others)
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedmlp.data.build import Outcome, Source, build_pool, failed, name_generator
+from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed, name_generator
 from sharedmlp.data.lists import read_names
 from sharedmlp.data.mesh import MeshReadError
 from sharedmlp.data.pool import PointPool
@@ -91,10 +91,7 @@ def prepare_resampled(
             `strict`, where any file cannot be used; it lists all of them.
         OSError: where the cache cannot be written.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
-    if pool_size < 1:
-        raise ValueError(f"pool_size has to be 1 or more, got {pool_size}")
+    check_pool(split, pool_size)
     root = Path(root)
     class_names = read_resampled_class_names(root, subset)
     return build_pool(

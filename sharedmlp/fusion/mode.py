@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
@@ -26,6 +26,7 @@ from sharedmlp.fusion.layer_output import LayerCall, LayerOutput, NormCall
 from sharedmlp.fusion.moves import MOVES
 from sharedmlp.fusion.pooling import MAXIMA
 from sharedmlp.fusion.report import Site
+from sharedmlp.fusion.writes import may_write, memory_of, tensors_in
 
 
 class FusionMode(TorchFunctionMode):
@@ -235,21 +236,21 @@ class FusionMode(TorchFunctionMode):
     ) -> None:
         """Runs what is pending and would come out otherwise, or be seen too late, after a call."""
         self._owing = [output for output in self._owing if _owes(output)]
-        writes = _writes(func, kwargs)
+        writes = may_write(func, kwargs)
         if not self._owing and not writes:
             return
-        tensors = list(_tensors((*args, *kwargs.values())))
+        tensors = list(tensors_in((*args, *kwargs.values())))
         for output in self._owing:
             norm = output.layer.norm
             assert norm is not None
             if any(t is norm.running_mean or t is norm.running_var for t in tensors):
                 output.read(f"{name_of(func)} by way of its running statistics")
         if writes:
-            written = {_memory(t) for t in tensors}
+            written = {memory_of(t) for t in tensors}
             kept = [(t, pending_of(t())) for t in self._alive]
             self._alive = [reference for reference, pending in kept if pending is not None]
             for pending in (*self._owing, *(pending for _, pending in kept)):
-                if pending is not None and any(_memory(t) in written for t in pending.reads()):
+                if pending is not None and any(memory_of(t) in written for t in pending.reads()):
                     pending.read(f"{name_of(func)}, which writes over its input")
 
 
@@ -306,25 +307,3 @@ def _owes(output: LayerOutput) -> bool:
 
 def _all(value: Any, wanted: int) -> bool:  # noqa: ANN401
     return all(v == wanted for v in value) if isinstance(value, (tuple, list)) else value == wanted
-
-
-def _writes(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
-    """Whether a call may write into one of its arguments."""
-    name: str = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    named = kwargs.get("out") is not None or bool(kwargs.get("inplace"))
-    return in_place or named or name in ("__setitem__", "__set__")
-
-
-def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
-
-
-def _memory(x: Tensor) -> int:
-    """A name of the memory that a tensor lies in."""
-    plain = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided
-    return x.untyped_storage().data_ptr() if plain else id(x)

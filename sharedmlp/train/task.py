@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -17,7 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from sharedmlp.data import RandomScale
 from sharedmlp.models import create_model, orthogonality_penalty
 from sharedmlp.train.metrics import MeanClassAccuracy
-from sharedmlp.train.optimizers import adapt_checkpoint, close_epoch, make_optimizer
+from sharedmlp.train.optimizers import make_optimizer
+from sharedmlp.train.resume import adapt_checkpoint, close_epoch
 from sharedmlp.train.schedules import (
     Steps,
     learning_rate_factor,
@@ -223,7 +225,7 @@ class ClassificationTask(pl.LightningModule):
         checkpoint["preprocessing"] = dict(getattr(datamodule, "preprocessing", {}))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the optimizer's state of any backend, and the epoch where it had ended.
+        """In a fit, takes up the optimizer's state of any backend, and an epoch that had ended.
 
         Refuses the weights of other classes: labels would silently mean something else.
         """
@@ -234,8 +236,9 @@ class ClassificationTask(pl.LightningModule):
                 f"but the data has the {len(self.class_names)} classes {self.class_names}: "
                 "point --data.root at data with the same classes, or train on this data"
             )
-        adapt_checkpoint(checkpoint, self._make_optimizer())
-        close_epoch(checkpoint)
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            adapt_checkpoint(checkpoint, self._make_optimizer())
+            close_epoch(checkpoint)
 
     def _make_optimizer(self) -> Optimizer:
         return make_optimizer(

@@ -124,6 +124,15 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path):
         train(make_task(), tmp_path / "b", ckpt_path=tmp_path / "a" / "step=2.ckpt")
 
 
+def test_what_trains_nothing_does_not_ask_for_the_optimizer(tmp_path):
+    train(make_task(optimizer="sgd"), tmp_path / "a")
+    checkpoint = tmp_path / "a" / "step=2.ckpt"
+    loaded = ClassificationTask.load_from_checkpoint(checkpoint, optimizer="adam")
+    make_trainer(precision="64-true").test(
+        loaded, ArrayDataModule(), ckpt_path=checkpoint, weights_only=True, verbose=False
+    )
+
+
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="choose one of adamw, adam, sgd"):
         make_task(optimizer="lion").configure_optimizers()
