@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sharedmlp.commands import COMMANDS
@@ -29,6 +29,9 @@ _NOISE = (
     r".*LeafSpec.*",
     r".*does not have many workers.*",
     r".*is smaller than the logging interval.*",  # everything is logged once an epoch
+    # Averaged weights are what a checkpoint's state_dict holds, and what is tested.
+    r".*callbacks used to create the checkpoint need to be provided.*",
+    r".*WeightAveraging callback, but loading a checkpoint outside the 'fit' stage.*",
     r".*LightningCLI's args parameter is intended to run from within Python.*",
 )
 # Misclassified clouds that a test draws.
@@ -127,6 +130,10 @@ class SharedMLPCLI(LightningCLI):
         best, last = (None, None) if self._dry else (c.best_model_path for c in callbacks[:2])
         written: dict[str, Any] = {"best checkpoint": best, "last checkpoint": last}
         if self.config.fit.test_after_fit:
+            # It would put the weights in training in place of the averaged ones that were chosen.
+            self.trainer.callbacks = [
+                c for c in self.trainer.callbacks if not isinstance(c, WeightAveraging)
+            ]
             self.trainer.test(
                 self.model,
                 datamodule=self.datamodule,

@@ -15,6 +15,7 @@ from sharedmlp.data.splits import stratified_split
 from sharedmlp.data.transforms import (
     Compose,
     RandomJitter,
+    RandomMirror,
     RandomPointDropout,
     RandomRotation,
     RandomScale,
@@ -32,6 +33,7 @@ __all__ = [
     "PointCloudDataset",
     "PointPool",
     "RandomJitter",
+    "RandomMirror",
     "RandomPointDropout",
     "RandomRotation",
     "RandomScale",

@@ -16,6 +16,7 @@ from sharedmlp.data import (
     PointCloudDataset,
     PointPool,
     RandomJitter,
+    RandomMirror,
     RandomPointDropout,
     RandomRotation,
     RandomScale,
@@ -57,6 +58,7 @@ class PointCloudDataModule(pl.LightningDataModule):
             the sphere that clouds are scaled into; cut off at 5 times it.
         scale_low: Smallest factor, drawn for each axis on its own, by which training scales.
         scale_high: Largest such factor.
+        mirror: The axis along which training mirrors about half of the clouds, if any.
         translate: Largest shift along each axis in training.
         point_dropout: Largest share of points that training drops.
 
@@ -77,6 +79,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         jitter: float = 0.01,
         scale_low: float = 1.0,
         scale_high: float = 1.0,
+        mirror: Literal["x", "y", "z"] | None = None,
         translate: float = 0.0,
         point_dropout: float = 0.0,
     ) -> None:
@@ -92,6 +95,8 @@ class PointCloudDataModule(pl.LightningDataModule):
             transforms.append(RandomPointDropout(point_dropout))
         if rotate:
             transforms.append(RandomRotation(up_axis))
+        if mirror:
+            transforms.append(RandomMirror(mirror))
         if (scale_low, scale_high) != (1.0, 1.0):
             transforms.append(RandomScale(scale_low, scale_high, anisotropic=True))
         if translate:

@@ -6,6 +6,7 @@ import torch
 from sharedmlp.data import (
     Compose,
     RandomJitter,
+    RandomMirror,
     RandomPointDropout,
     RandomRotation,
     RandomScale,
@@ -16,6 +17,7 @@ ALL = {
     "rotation": RandomRotation(),
     "jitter": RandomJitter(),
     "scale": RandomScale(),
+    "mirror": RandomMirror(),
     "translation": RandomTranslation(),
     "dropout": RandomPointDropout(),
     "compose": Compose([RandomRotation(), RandomJitter()]),
@@ -45,9 +47,9 @@ def test_shape_dtype_seed_and_untouched_input(name, dtype, channels):
     assert not torch.equal(result, points)
     assert torch.equal(result, ALL[name](points, generator()))
     assert not torch.equal(result, ALL[name](points, generator(1)))
-    # Every cloud has its own draw: equal clouds come back different.
+    # Every cloud has its own draw: equal clouds come back different (some alike, when mirrored).
     equal = ALL[name](points[:1].expand(5, -1, -1), generator())
-    assert not torch.equal(equal[0], equal[1])
+    assert not torch.equal(equal, equal[:1].expand_as(equal))
     # Columns that are neither coordinates nor normals stay (or go with their point).
     if name != "dropout":
         start = 6 if channels >= 6 else 3
@@ -112,6 +114,17 @@ def test_scale_and_its_normals(anisotropic):
     torch.testing.assert_close(dots, torch.zeros_like(dots))
 
 
+@pytest.mark.parametrize(("axis", "column"), [("x", 0), ("y", 1), ("z", 2)])
+def test_mirror_changes_the_sign_of_one_axis_in_half_of_the_clouds(axis, column):
+    points = clouds(7).repeat(100, 1, 1)
+    mirrored = points.clone()
+    mirrored[..., [column, 3 + column]] *= -1
+    result = RandomMirror(axis)(points, generator())
+    is_mirrored = (result == mirrored).all(-1).all(-1)
+    assert torch.equal(result[~is_mirrored], points[~is_mirrored])
+    assert is_mirrored.double().mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_translation_moves_a_cloud_as_a_whole():
     points = clouds(6)
     result = RandomTranslation(0.3)(points, generator())
@@ -146,6 +159,7 @@ def test_compose_applies_in_order():
     "make",
     [
         lambda: RandomRotation("up"),
+        lambda: RandomMirror("left"),
         lambda: RandomJitter(std=-1),
         lambda: RandomJitter(clip=float("nan")),
         lambda: RandomScale(0, 1),

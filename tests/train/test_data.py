@@ -255,6 +255,7 @@ def test_every_augmentation_argument_has_an_effect(monkeypatch):
         "jitter": 0.0,
         "scale_low": 1.0,
         "scale_high": 1.0,
+        "mirror": None,
         "translate": 0.0,
         "point_dropout": 0.0,
     }
@@ -263,6 +264,7 @@ def test_every_augmentation_argument_has_an_effect(monkeypatch):
         "jitter": 0.01,
         "scale_low": 0.5,
         "scale_high": 1.5,
+        "mirror": "x",
         "translate": 0.1,
         "point_dropout": 0.9,
     }
