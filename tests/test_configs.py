@@ -8,6 +8,7 @@ import pytest
 import sharedmlp.train.data
 from sharedmlp.__main__ import main
 from sharedmlp.data import write_shapes
+from tests.data.test_resampled import write_set
 from tests.train.tiny import write_hdf5, write_tree
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -17,6 +18,7 @@ MAKERS = {
     "modelnet40": write_hdf5,
     "pointnet_paper": write_hdf5,
     "mesh_folder": write_tree,
+    "modelnet40_normals": partial(write_set, train=10, num_points=10_000),
 }
 
 

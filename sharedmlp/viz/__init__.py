@@ -3,7 +3,7 @@
 from sharedmlp.viz.clouds import plot_clouds
 from sharedmlp.viz.critical import CriticalSets, find_critical_sets
 from sharedmlp.viz.page import clouds_page
-from sharedmlp.viz.plots import plot_benchmark, plot_confusion, save_figure
+from sharedmlp.viz.plots import plot_benchmark, plot_confusion, plot_runs, save_figure
 
 __all__ = [
     "CriticalSets",
@@ -12,5 +12,6 @@ __all__ = [
     "plot_benchmark",
     "plot_clouds",
     "plot_confusion",
+    "plot_runs",
     "save_figure",
 ]

@@ -1,4 +1,4 @@
-"""Charts: a confusion matrix, a benchmark; and figures as files."""
+"""Charts: a confusion matrix, a benchmark, training runs; and figures as files."""
 
 from __future__ import annotations
 
@@ -84,6 +84,32 @@ def plot_benchmark(results: Mapping[str, Any]) -> Figure:
             axes.margins(x=0.15)
             name = "training step" if mode == "train" else "eval forward"
             axes.set_xlabel(f"{name}, ms (B={size['batch_size']}, N={size['num_points']})")
+    return figure
+
+
+def plot_runs(runs: Mapping[str, Sequence[ArrayLike]], label: str) -> Figure:
+    """Draws what training runs measured after each epoch, a colour a group of runs.
+
+    Args:
+        runs: Of each group, the values of each of its runs, ``(epochs,)``.
+        label: What the values are.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, group) in enumerate(runs.items()):
+        for run, values in enumerate(group):
+            series = np.asarray(values)
+            axes.plot(
+                np.arange(1, len(series) + 1),
+                series,
+                color=f"C{number}",
+                linewidth=1.2,
+                label=name if run == 0 else None,
+            )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    axes.legend()
     return figure
 
 

@@ -21,7 +21,7 @@ CLASSES = ("night_stand", "bathtub")  # not sorted: the order of the file counts
 POINTS = 50
 
 
-def write_set(root, train=3, test=2, classes=CLASSES):
+def write_set(root, train=3, test=2, classes=CLASSES, num_points=POINTS):
     """Clouds whose numbers tell their class and number, in the layout that people have."""
     root.mkdir()
     (root / "modelnet40_shape_names.txt").write_text("".join(f"{name}\n" for name in classes))
@@ -32,9 +32,8 @@ def write_set(root, train=3, test=2, classes=CLASSES):
         for number in range(1, train + test + 1):
             cloud = f"{name}_{number:04d}"
             lists["train" if number <= train else "test"].append(cloud)
-            np.savetxt(
-                root / name / f"{cloud}.txt", make_cloud(label, number), fmt="%.6f", delimiter=","
-            )
+            points = make_cloud(label, number, num_points)
+            np.savetxt(root / name / f"{cloud}.txt", points, fmt="%.6f", delimiter=",")
     for split, clouds in lists.items():
         (root / f"modelnet40_{split}.txt").write_text("\r\n".join(clouds) + "\r\n")
         part = [cloud for cloud in clouds if cloud.startswith(classes[1])]
@@ -42,8 +41,8 @@ def write_set(root, train=3, test=2, classes=CLASSES):
     return root
 
 
-def make_cloud(label, number):
-    points = np.random.default_rng([label, number]).normal(size=(POINTS, 6))
+def make_cloud(label, number, num_points=POINTS):
+    points = np.random.default_rng([label, number]).normal(size=(num_points, 6))
     points[:, 3:] /= np.linalg.norm(points[:, 3:], axis=1, keepdims=True)
     return points
 
