@@ -20,6 +20,8 @@ To run ``model.pt2``, which needs torch but not this package::
 
 To go on with ``model.safetensors``, in this package, on any backend::
 
+    from sharedmlp.models import load_safetensors
+
     model = load_safetensors("model.safetensors", backend="conv1d")
     logits = model(points)
     class_names = model.metadata["class_names"]
@@ -42,7 +44,7 @@ import torch
 from torch import Tensor
 
 from sharedmlp.layers import SharedMLPMaxPool
-from sharedmlp.models import PointNet
+from sharedmlp.models import PointNet, load_safetensors, save_safetensors
 
 # Largest difference of two logits, relative to the largest logit, between a file and the network.
 TOLERANCE = 1e-4
@@ -124,39 +126,6 @@ def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
     return parity
 
 
-def load_safetensors(path: str | Path, **options: Any) -> PointNet:  # noqa: ANN401
-    """Makes the network that :func:`export_model` wrote as safetensors, in evaluation mode.
-
-    Args:
-        path: The file.
-        **options: Arguments of :class:`~sharedmlp.models.PointNet` that replace the saved ones,
-            such as ``backend="conv2d"``.
-
-    Raises:
-        ImportError: If safetensors is not installed.
-        ValueError: If it is no such file, or does not say which network its weights are of.
-    """
-    safetensors = _import_safetensors()
-    try:
-        opened = safetensors.safe_open(path, framework="pt")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file ({error})") from error
-    with opened as file:
-        saved = file.metadata() or {}
-        if "options" not in saved:
-            raise ValueError(
-                f"{path} does not say which network its weights are of: write it with "
-                "`sharedmlp export --format safetensors`, or make the network and load the weights "
-                "into it"
-            )
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    with torch.device("meta"):
-        model = PointNet(**{**json.loads(saved["options"]), **options})
-    model.load_state_dict(weights, assign=True)
-    model.metadata = json.loads(saved["metadata"])
-    return model.eval()
-
-
 @dataclass(frozen=True)
 class _Format:
     """How to write a network to a path, and how to run what is there."""
@@ -197,14 +166,6 @@ def _open_torch_export(path: Path) -> Callable[[Tensor], Tensor]:
         return cast("Callable[[Tensor], Tensor]", torch.export.load(file).module())
 
 
-def _write_safetensors(model: PointNet, path: Path) -> None:
-    safetensors = _import_safetensors()
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    described = {"options": json.dumps(model.options), "metadata": json.dumps(model.metadata)}
-    # Not save_file, which makes a file that nobody but its owner may read.
-    path.write_bytes(safetensors.torch.save(weights, metadata={"format": "pt", **described}))
-
-
 def _open_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
     return load_safetensors(path, search_precision="float32")
 
@@ -212,7 +173,7 @@ def _open_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
 FORMATS = {
     "onnx": _Format(".onnx", _write_onnx, _open_onnx),
     "torch_export": _Format(".pt2", _write_torch_export, _open_torch_export),
-    "safetensors": _Format(".safetensors", _write_safetensors, _open_safetensors),
+    "safetensors": _Format(".safetensors", save_safetensors, _open_safetensors),
 }
 
 
@@ -263,13 +224,3 @@ def _import_onnxruntime() -> Any:  # noqa: ANN401
             "Writing ONNX needs onnx, onnxscript and onnxruntime: pip install 'sharedmlp[onnx]'"
         ) from error
     return onnxruntime
-
-
-def _import_safetensors() -> Any:  # noqa: ANN401
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError(
-            "safetensors files need safetensors: pip install 'sharedmlp[export]'"
-        ) from error
-    return safetensors

@@ -20,7 +20,6 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
   callbacks:
-    - class_path: EpochLog
     - class_path: EMAWeightAveraging
       init_args: {decay: 0.8}
   logger:

@@ -11,8 +11,8 @@ from torch import nn
 
 from sharedmlp import export
 from sharedmlp.__main__ import main
-from sharedmlp.export import FORMATS, ExportError, export_model, load_safetensors
-from sharedmlp.models import PointNet
+from sharedmlp.export import FORMATS, ExportError, export_model
+from sharedmlp.models import PointNet, load_safetensors
 from tests.formula import randomize
 from tests.tolerances import assert_close
 from tests.train.tiny import CLASSES, write_tree
