@@ -8,16 +8,24 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import set_parsing_settings
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedmlp.commands import COMMANDS
 from sharedmlp.data import DownloadError, MeshTreeError
 from sharedmlp.export import ExportError
-from sharedmlp.train import ClassificationTask, EpochLog, PointCloudDataModule
+from sharedmlp.train import (
+    ClassificationTask,
+    EpochLog,
+    PointCloudDataModule,
+    StopOnSignal,
+    WholeCheckpointIO,
+)
+from sharedmlp.train.predictions import PredictionTableError, PredictionWriter, fingerprint
 from sharedmlp.train.report import (
     format_table,
-    write_predictions,
     write_test_metrics,
     write_test_table,
     write_text,
@@ -60,10 +68,27 @@ class SharedMLPCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's own, without the arguments that are decided here."""
-        subcommands = LightningCLI.subcommands()
+        # Of a checkpoint nothing but plain values is unpickled, whatever a config says.
+        subcommands = {k: v | {"weights_only"} for k, v in LightningCLI.subcommands().items()}
         subcommands["test"] |= {"verbose"}
         subcommands["predict"] |= {"return_predictions"}
         return subcommands
+
+    def _prepare_subcommand_parser(
+        self,
+        klass: type,
+        subcommand: str,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument(
+                "--output",
+                type=str | None,
+                help="The CSV file; predictions.csv in the folder of the run by default. Where "
+                "an interrupted prediction left FILE.part, it goes on there.",
+            )
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the checkpoints, the test after a fit, and what the model learns from the data."""
@@ -110,18 +135,30 @@ class SharedMLPCLI(LightningCLI):
         if ckpt_path and "model" in self._typed:
             self.parser.error("with --ckpt_path, type single values as --model.NAME VALUE")
         typed = {key: config[key] for key in self._typed if key in config}
-        super()._parse_ckpt_path()
+        try:
+            super()._parse_ckpt_path()
+        except Exception as error:  # of many types, and the file is what is wrong in all of them
+            self.parser.error(
+                f"{ckpt_path} cannot be read as a checkpoint of plain values, such as `sharedmlp "
+                f"fit` writes ({type(error).__name__})"
+            )
         for key, value in typed.items():
             self.config[subcommand].update(value, key)
 
     def before_instantiate_classes(self) -> None:
-        """Silences what is only worth saying to one who goes on training."""
+        """Serves ``sync_batchnorm``, and silences what is only worth saying in a fit."""
+        config = self.config[self.subcommand]
+        if config.trainer.sync_batchnorm:
+            # Lightning's works on GPUs alone: two processes on a CPU fail, one ignores it.
+            config.trainer.sync_batchnorm, config.model.norm = False, "sync_batch"
         if self.subcommand != "fit":
             warnings.filterwarnings("ignore", ".*The dirpath has changed from.*")
 
     def after_instantiate_classes(self) -> None:
-        """Remembers whether anything is to be written at all."""
+        """Remembers whether anything is to be written at all; checkpoints are to be so whole."""
         self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = WholeCheckpointIO()
 
     def after_fit(self) -> None:
         """Tests the best checkpoint where that was asked for, and says what was written."""
@@ -131,9 +168,8 @@ class SharedMLPCLI(LightningCLI):
         written: dict[str, Any] = {"best checkpoint": best, "last checkpoint": last}
         if self.config.fit.test_after_fit:
             # It would put the weights in training in place of the averaged ones that were chosen.
-            self.trainer.callbacks = [
-                c for c in self.trainer.callbacks if not isinstance(c, WeightAveraging)
-            ]
+            trainer: Any = self.trainer
+            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, WeightAveraging)]
             self.trainer.test(
                 self.model,
                 datamodule=self.datamodule,
@@ -144,23 +180,40 @@ class SharedMLPCLI(LightningCLI):
             written |= self._report_test(best)
         self._print_paths(written)
 
+    def fit(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Trains."""
+        self.trainer.fit(**kwargs, weights_only=True)
+
+    def validate(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Validates a checkpoint."""
+        self.trainer.validate(**kwargs, weights_only=True)
+
     def test(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Tests a checkpoint and says what came out and what was written."""
-        self.trainer.test(**kwargs, verbose=False)
+        self.trainer.test(**kwargs, weights_only=True, verbose=False)
         ckpt_path = self.config.test.ckpt_path
         self._print_paths({"checkpoint": ckpt_path, **self._report_test(ckpt_path)})
 
     def predict(self, **kwargs: Any) -> None:  # noqa: ANN401
-        """Writes what a checkpoint says of each cloud of the test split."""
+        """Writes what a checkpoint says of each cloud of the test split, as it says it."""
         if self.trainer.world_size > 1:
             raise ValueError("predict writes one file from one process: add --trainer.devices 1")
-        batches: list[Any] = self.trainer.predict(**kwargs, return_predictions=True) or []
-        if self._dry or not batches:
-            return
-        path = self._log_dir() / "predictions.csv"
-        names = self.datamodule.datasets["test"].pool.names
-        write_predictions(path, batches, names, self.model.class_names)
-        self._print_paths({"checkpoint": self.config.predict.ckpt_path, "predictions": path})
+        trainer: Any = self.trainer
+        config = self.config.predict
+        path = Path(config.output or self._log_dir() / "predictions.csv")
+        with PredictionWriter(path, _source_of(config)) as writer:
+            if not self._dry:
+                trainer.callbacks.append(writer)
+            try:
+                trainer.predict(**kwargs, weights_only=True, return_predictions=False)
+            except SystemExit:  # Lightning's answer to an interrupt
+                if trainer.interrupted and writer.table:
+                    how = f"the same command with --output {path} goes on"
+                    writer.table.exit_interrupted(how)
+                raise
+            if writer.table:
+                writer.table.finish()
+                self._print_paths({"checkpoint": config.ckpt_path, "predictions": path})
 
     def _report_test(self, ckpt_path: str | None) -> dict[str, Path]:
         """Prints the table of a test, writes the rest, and returns where it is."""
@@ -234,8 +287,16 @@ def main(args: list[str] | None = None) -> None:
             COMMANDS[given[0]](given[1:])
         else:
             _run_lightning(args)
-    except (FileNotFoundError, DownloadError, MeshTreeError, ExportError) as error:
-        # What the user named is not there or not usable: the message is enough.
+    except (
+        OSError,
+        FloatingPointError,
+        DownloadError,
+        MeshTreeError,
+        ExportError,
+        PredictionTableError,
+    ) as error:
+        # What the user named is not there or not usable, a disk is full, a training has diverged:
+        # the message is enough.
         sys.exit(f"sharedmlp: error: {error}")
     except ImportError as error:
         if "sharedmlp[" not in str(error):  # else the message names the extra to install
@@ -243,11 +304,21 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(f"sharedmlp: error: {error}")
 
 
+def _source_of(config: Any) -> dict[str, Any]:  # noqa: ANN401 - the parser's namespace
+    """Returns what predictions depend on: the checkpoint and the data, not how it is loaded."""
+    data = config.data.as_dict()
+    for name in ("batch_size", "num_workers"):
+        data.get("init_args", {}).pop(name, None)
+    return {"checkpoint": fingerprint(config.ckpt_path), "data": data}
+
+
 def _is_on_data(args: list[str]) -> bool:
     return args[0] == "predict" and any(arg.startswith(_LIGHTNING_OPTIONS) for arg in args)
 
 
 def _run_lightning(args: list[str] | None) -> None:
+    # A config names no function that runs commands; jsonargparse has a list of those.
+    set_parsing_settings(import_path_denylist=[])
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
@@ -259,7 +330,7 @@ def _run_lightning(args: list[str] | None) -> None:
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
-            "callbacks": [EpochLog()],
+            "callbacks": [EpochLog(), StopOnSignal()],
             "logger": {
                 "class_path": "pytorch_lightning.loggers.CSVLogger",
                 "init_args": {"save_dir": "runs", "name": ""},

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,11 +24,17 @@ from sharedmlp.data import (
     prepare_mesh_tree,
     prepare_resampled,
 )
-from sharedmlp.export import FORMATS, export_model, load_safetensors
-from sharedmlp.models import PointNet
+from sharedmlp.export import FORMATS, export_model
+from sharedmlp.models import PointNet, create_model, load_safetensors
 from sharedmlp.predict import predict_files, read_network_cloud
 from sharedmlp.train import load_trained
-from sharedmlp.train.report import write_file_predictions, write_text
+from sharedmlp.train.predictions import (
+    PredictionTable,
+    answer_cells,
+    answer_columns,
+    fingerprint,
+)
+from sharedmlp.train.report import write_text
 from sharedmlp.viz import clouds_page, find_critical_sets, plot_clouds, save_figure
 
 # `show` draws three panels of each.
@@ -128,7 +136,7 @@ def predict(args: Sequence[str]) -> None:
     """
     parser = _file_parser(
         "predict",
-        "Name what is in meshes (any format that trimesh reads) or clouds (.npy, .txt, .xyz), with "
+        "Name what is in meshes (OFF, OBJ, PLY, STL, glTF) or clouds (.npy, .txt, .xyz), with "
         "the three largest probabilities. Files that cannot be read are listed at the end, and "
         "then the exit status is 1.",
     )
@@ -139,18 +147,34 @@ def predict(args: Sequence[str]) -> None:
     options = parser.parse_args(args)
     files = find_cloud_files(options.paths)
     model = _load_network(parser, options.ckpt_path)
-    predictions: dict[Path, Tensor] = {}
-    failures = []
-    answers = predict_files(model, files, seed=options.seed, up_axis=options.up_axis)
-    with _errors_of(parser):
-        for path, answer in answers:
-            if isinstance(answer, MeshReadError):
-                failures.append(answer)
-            else:
-                predictions[path] = answer
-                print(_format_answer(path, answer, model, files))
-    if options.output and predictions:
-        write_file_predictions(options.output, predictions, model.metadata["class_names"])
+    class_names, width = model.metadata["class_names"], _width(files)
+    table = None
+    if options.output:
+        source = {
+            "checkpoint": options.ckpt_path and fingerprint(options.ckpt_path),
+            "seed": options.seed,
+            "up_axis": options.up_axis,
+        }
+        with _errors_of(parser):
+            columns = ["file", *answer_columns(class_names)]
+            table = PredictionTable(options.output, columns, files, source)
+    done = table.done if table else 0
+    left = files[done:]
+    answers = predict_files(model, left, seed=options.seed, up_axis=options.up_axis)
+    failures: list[str] = []
+    with _errors_of(parser), _resumable(table), _progress(answers, done, files) as bar:
+        for path, answer in bar:
+            bad = isinstance(answer, MeshReadError)
+            if table:
+                table.append(str(answer) if bad else answer_cells(answer, class_names))
+            elif bad:
+                failures.append(str(answer))
+            if not bad:
+                say = bar.write if sys.stderr.isatty() else print
+                say(_format_answer(path, answer, model, width))
+        if table:
+            failures = table.finish()
+    if options.output and len(failures) < len(files):
         print(f"predictions  {options.output}")
     _exit_with(failures, files)
 
@@ -184,18 +208,18 @@ def show(args: Sequence[str]) -> None:
     model = _load_network(parser, options.ckpt_path)
     clouds: list[Tensor] = []
     titles: list[str] = []
-    failures = []
+    failures: list[str] = []
     for path in files:
         with _errors_of(parser):
             try:
                 points = read_network_cloud(model, path, seed=options.seed, up_axis=options.up_axis)
             except MeshReadError as error:
-                failures.append(error)
+                failures.append(str(error))
                 continue
             sets = find_critical_sets(model, points)
         with torch.no_grad():
             probabilities = model(points[None])[0].softmax(dim=0)
-        print(_format_answer(path, probabilities, model, files))
+        print(_format_answer(path, probabilities, model, _width(files)))
         answer = model.metadata["class_names"][int(probabilities.argmax())]
         clouds += [points, *sets]
         titles += [
@@ -220,8 +244,8 @@ def _file_parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--ckpt_path",
         type=Path,
-        required=True,
-        help="what `sharedmlp fit` wrote, or `sharedmlp export --format safetensors`",
+        help="what `sharedmlp fit` wrote, or `sharedmlp export --format safetensors`; by default "
+        "the network that is part of this package, which knows the 40 classes of ModelNet40",
     )
     parser.add_argument(
         "--up_axis",
@@ -232,8 +256,10 @@ def _file_parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _load_network(parser: argparse.ArgumentParser, path: Path) -> PointNet:
-    """Makes the network of a checkpoint or a safetensors file, with names of its classes."""
+def _load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointNet:
+    """Makes a network with names of its classes; the one of this package without a path."""
+    if path is None:
+        return create_model("pointnet_vanilla", pretrained="modelnet40")
     load = load_safetensors if path.suffix == ".safetensors" else load_trained
     with _errors_of(parser):
         model = load(path, search_precision="float32")  # critical points are exact ones
@@ -259,25 +285,66 @@ def _errors_of(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.error(str(error))
 
 
-def _format_answer(
-    path: Path, probabilities: Tensor, model: PointNet, files: Sequence[Path]
-) -> str:
+@contextmanager
+def _resumable(table: PredictionTable | None) -> Iterator[None]:
+    """Ends with 130 where the user interrupts, and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if table:
+            table.exit_interrupted("the same command goes on")
+        print("\ninterrupted; with --output, one can go on", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        if table:
+            table.close()
+
+
+def _progress(
+    answers: Iterator[tuple[Path, Tensor | MeshReadError]], done: int, files: Sequence[Path]
+) -> Any:  # noqa: ANN401 - tqdm has no types
+    """Shows how many files are done: on a terminal below the answers, else now and then."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    if done:
+        print(f"{done} of {len(files)} rows are there already: going on", file=sys.stderr)
+    # A file that keeps the log should not keep every step of the bar, nor any of a short run.
+    pauses = {} if sys.stderr.isatty() else {"delay": 10, "mininterval": 10}
+    return tqdm(
+        answers,
+        desc="predicting",
+        initial=done,
+        total=len(files),
+        unit="file",
+        leave=False,
+        **pauses,
+    )
+
+
+def _width(files: Sequence[Path]) -> int:
+    """Returns the length of the longest name."""
+    return max(len(str(file)) for file in files)
+
+
+def _format_answer(path: Path, probabilities: Tensor, model: PointNet, width: int) -> str:
     """Lays out the three largest probabilities, below those of the other files."""
     class_names = model.metadata["class_names"]
-    width, name_width = max(len(str(file)) for file in files), max(map(len, class_names))
+    name_width = max(map(len, class_names))
+    # Names of files need be no text, but what is printed has to be.
+    name = os.fsencode(path).decode(errors="replace")
     best = probabilities.topk(min(3, len(class_names)))
     answers = [
         f"{class_names[label]:<{name_width}} {probability:6.1%}"
         for probability, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
-    return "   ".join([f"{path!s:<{width}}", *answers])
+    return "   ".join([f"{name:<{width}}", *answers])
 
 
-def _exit_with(failures: Sequence[MeshReadError], files: Sequence[Path]) -> None:
+def _exit_with(failures: Sequence[str], files: Sequence[Path]) -> None:
     """Lists the files that could not be read, and ends with 1 if there are any."""
     if failures:
         head = f"{len(failures)} of {len(files)} files could not be read:"
-        sys.exit("\n  ".join([head, *map(str, failures)]))
+        sys.exit("\n  ".join([head, *failures]))
 
 
 COMMANDS = {"prepare": prepare, "export": export, "predict": predict, "show": show}

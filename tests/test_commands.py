@@ -12,7 +12,7 @@ import torch
 from matplotlib.image import imread
 
 from sharedmlp.__main__ import main
-from sharedmlp.models import PointNet
+from sharedmlp.models import PointNet, create_model
 from sharedmlp.predict import predict_files
 from sharedmlp.train import load_trained
 from sharedmlp.viz import find_critical_sets
@@ -107,7 +107,6 @@ def test_with_bad_files_alone_nothing_is_written(inside, command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["b.off"], "required: --ckpt_path"),
         (["--ckpt_path", "best.ckpt"], "required: FILE_OR_FOLDER"),
         (["b.off", "--ckpt_path", "meshes/b.off"], "cannot be read as a checkpoint"),
         (["b.off", "--ckpt_path", "bad.safetensors"], "is no safetensors file"),
@@ -125,6 +124,16 @@ def test_wrong_arguments_are_one_message(inside, capsys, command, arguments, mes
     export_model(model, "no_axis.safetensors", "safetensors")
     assert expect_exit([command, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+def test_without_a_checkpoint_the_network_of_the_package_answers(inside, capsys, command):
+    output = [] if command == "predict" else ["--output", "a.png"]
+    main([command, "meshes/b.off", *output])
+    file, best, share, *_ = capsys.readouterr().out.splitlines()[0].split()
+    assert file == "meshes/b.off"
+    assert best in create_model("pointnet_vanilla", pretrained="modelnet40").metadata["class_names"]
+    assert share.endswith("%")
 
 
 @pytest.mark.parametrize("command", ["predict", "show"])
@@ -208,7 +217,7 @@ def test_predict_on_data_is_lightnings(option, monkeypatch):
 
 
 def test_the_metadata_that_files_are_read_by_is_in_both_kinds_of_checkpoint(trained):
-    from sharedmlp.export import load_safetensors
+    from sharedmlp.models import load_safetensors
 
     expected = load_trained(trained).metadata
     found = load_safetensors(trained.with_suffix(".safetensors")).metadata

@@ -1,8 +1,10 @@
 """From the files of a split to its cached pool: each file read once, on all cores."""
 
 import hashlib
+import multiprocessing
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -185,7 +187,7 @@ def _map(
     if num_workers <= 1 or len(sources) < _FEW_FILES:
         yield from map(make, sources)
         return
-    executor = ProcessPoolExecutor(min(num_workers, len(sources)))
+    executor = ProcessPoolExecutor(min(num_workers, len(sources)), initializer=_end_with_parent)
     try:
         chunk = max(1, min(16, len(sources) // (4 * num_workers)))
         yield from executor.map(make, sources, chunksize=chunk)
@@ -198,6 +200,18 @@ def _map(
     finally:
         # Also where the user interrupts: what was not begun is not waited for.
         executor.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let a worker process end where its parent is killed; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _resolve_workers(num_workers: int | None) -> int:

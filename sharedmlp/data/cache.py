@@ -3,18 +3,21 @@
 A cache is one directory, `points.npy` with (n, P, C) float32 and `index.json` with everything
 else. Its name carries a key over all that it was made from, so that a changed mesh or setting
 means another directory. It is built under a temporary name beside its place, synced to disk and
-renamed: a directory under the final name is complete. The sizes are checked all the same, as a
-copy or a full disk may have cut a file.
+renamed: a directory under the final name is complete. What disks and copies do to it later shows
+in checksums (CRC-32), verified once by each process that opens it.
 """
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
-import os
+import re
 import shutil
+import time
 import uuid
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +26,15 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from sharedmlp.data.disk import sync_file, sync_folder
 from sharedmlp.data.pool import PointPool
 
-_FORMAT = 1  # to be raised with every change of what is stored or how meshes are sampled
+_FORMAT = 2  # to be raised with every change of what is stored or how meshes are sampled
 _POINTS, _INDEX = "points.npy", "index.json"
+# A build writes all the time; one that has not for an hour was killed.
+_ABANDONED_SECONDS = 3600
+_ATTEMPTS = 5  # where other processes repair the same cache at the same time
+_UNFINISHED = re.compile(r"\.(?:train|test)-[0-9a-f]{24}-[0-9a-f]{32}(?:-damaged)?")
 _log = logging.getLogger(__name__)
 
 
@@ -60,9 +68,16 @@ def open_cache(directory: Path, key: str) -> PointPool | None:
         return None
     try:
         index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
-        size = (directory / _POINTS).stat().st_size
-        if index["key"] != key or index["points_bytes"] != size:
-            raise ValueError(f"{size} bytes of points where {index['points_bytes']} were written")
+        if index.pop("index_crc32") != _checksum_index(index) or index["key"] != key:
+            raise ValueError(f"{_INDEX} is not what was written")
+        stat = (directory / _POINTS).stat()
+        if index["points_bytes"] != stat.st_size:
+            raise ValueError(
+                f"{stat.st_size} bytes of points where {index['points_bytes']} were written"
+            )
+        seen = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if index["points_crc32"] != _checksum_points(directory / _POINTS, seen):
+            raise ValueError(f"{_POINTS} is not what was written")
         points = np.load(directory / _POINTS, mmap_mode="r", allow_pickle=False)
         return PointPool(
             points=points,
@@ -71,7 +86,7 @@ def open_cache(directory: Path, key: str) -> PointPool | None:
             class_names=tuple(index["class_names"]),
             failures=tuple(index["failures"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("The point cache %s is damaged (%s) and will be built anew.", directory, error)
         return None
 
@@ -98,26 +113,54 @@ def write_cache(
         The pool, as `open_cache` gives it.
 
     Raises:
-        OSError: where the place cannot be written to.
+        OSError: where the place cannot be written to, or is full.
     """
     temporary = directory.parent / f".{directory.name}-{uuid.uuid4().hex}"
     try:
         temporary.mkdir(parents=True)
+        _remove_abandoned(directory.parent)
+        _write_files(temporary, key, results, cloud_shape, class_names)
+        _publish(temporary, directory, key)
     except OSError as error:
         raise OSError(
             error.errno or errno.EACCES,
-            f"the point cache cannot be written to {directory.parent} ({error.strerror}); name a "
-            "writable folder by cache_dir",
+            f"the point cache cannot be written to {directory.parent} ({error.strerror}); make "
+            "room there, or name a writable folder by cache_dir",
         ) from error
-    try:
-        _write_files(temporary, key, results, cloud_shape, class_names)
-        _publish(temporary, directory, key)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    pool = open_cache(directory, key)
-    if pool is None:
-        raise OSError(errno.EIO, f"the point cache {directory} cannot be read back")
-    return pool
+    for _ in range(_ATTEMPTS):
+        if (pool := open_cache(directory, key)) is not None:
+            return pool
+        time.sleep(0.1)  # another process took it for the damaged one and is about to replace it
+    raise OSError(errno.EIO, f"the point cache {directory} cannot be read back")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what builds left behind that were killed."""
+    for path in folder.iterdir():
+        if not _UNFINISHED.fullmatch(path.name):
+            continue
+        try:
+            written = max(part.stat().st_mtime for part in (path, *path.iterdir()))
+        except OSError:
+            continue  # another process has removed it
+        if time.time() - written > _ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@functools.lru_cache
+def _checksum_points(path: Path, seen: tuple[int, int, int]) -> int:
+    """The CRC-32 of a file, computed once for each size, time and inode that it was seen with."""
+    checksum, buffer = 0, bytearray(1 << 20)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            checksum = zlib.crc32(memoryview(buffer)[:count], checksum)
+    return checksum
+
+
+def _checksum_index(index: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(index, sort_keys=True).encode())
 
 
 def _write_files(
@@ -147,19 +190,21 @@ def _write_files(
         file.seek(0)
         if _write_header(file, (len(names), *cloud_shape)) != start:
             raise RuntimeError("NumPy's header has changed its length")
-        _sync(file)
+        sync_file(file)
     index = {
         "key": key,
         "points_bytes": size,
+        # Of the whole file, the header that was written last included.
+        "points_crc32": _checksum_points(folder / _POINTS, (size, 0, 0)),
         "class_names": class_names,
         "names": names,
         "labels": labels,
         "failures": failures,
     }
     with (folder / _INDEX).open("w", encoding="utf-8") as text_file:
-        json.dump(index, text_file)
-        _sync(text_file)
-    _sync_folder(folder)
+        json.dump({**index, "index_crc32": _checksum_index(index)}, text_file)
+        sync_file(text_file)
+    sync_folder(folder)
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> int:  # noqa: ANN401
@@ -170,28 +215,18 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> int:  # noqa: ANN401
 
 
 def _publish(temporary: Path, directory: Path, key: str) -> None:
-    try:
-        temporary.rename(directory)
-    except OSError:
+    for _ in range(_ATTEMPTS):
+        try:
+            temporary.rename(directory)
+        except OSError as error:
+            failure = error
+        else:
+            sync_folder(directory.parent)
+            return
         if open_cache(directory, key) is not None:
             return  # another process was first
         damaged = temporary.with_name(f"{temporary.name}-damaged")
-        directory.rename(damaged)
-        temporary.rename(directory)
-        shutil.rmtree(damaged, ignore_errors=True)
-    _sync_folder(directory.parent)
-
-
-def _sync(file: Any) -> None:  # noqa: ANN401
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Not every system lets a folder be opened; there the rename alone has to do.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):  # another process may have taken it away
+            directory.rename(damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
+    raise failure

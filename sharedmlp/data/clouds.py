@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sharedmlp.data.mesh import MeshReadError, mesh_suffixes, read_mesh
+from sharedmlp.data.mesh import (
+    MeshReadError,
+    check_regular,
+    mesh_suffixes,
+    read_file,
+    read_mesh,
+)
 from sharedmlp.data.sampling import draw_surface
 
 _AXES = ("x", "y", "z")
@@ -137,10 +143,11 @@ def _read_points(path: Path) -> NDArray[np.generic]:
     """Read the array of a file of points, or raise `MeshReadError`."""
     try:
         if path.suffix.lower() == ".npy":
+            check_regular(path)
             # Mapped: a header that claims more than the file holds allocates nothing.
             points = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         else:
-            lines = path.read_text(encoding="utf-8").replace(",", " ").splitlines()
+            lines = read_file(path).decode("utf-8").replace(",", " ").splitlines()
             points = np.loadtxt(lines, ndmin=2) if any(map(str.strip, lines)) else np.empty((0, 3))
     except OSError as error:
         raise MeshReadError(path, f"cannot be opened: {error.strerror or error}") from error

@@ -89,24 +89,34 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """The items as one batch: `points` (B, N, C), `label` (B,), `index` (B,)."""
         rows = self.indices[np.asarray(indices, dtype=np.int64)]
-        if self.resample and self.num_points < self.pool.points.shape[1]:
-            points = self.pool.points[rows[:, None], self._draw(rows)]
-        else:
-            points = self.pool.points[rows[:, None], self._columns]
         return {
-            # np.array: a copy in memory, also where the pool is memory-mapped and read-only.
-            "points": torch.from_numpy(np.array(points)),
+            "points": self.draw(rows, int(self._epoch)) if self.resample else self._fixed(rows),
             "label": torch.from_numpy(self.pool.labels[rows]),
             "index": torch.from_numpy(rows),
         }
 
-    def _draw(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        epoch, pool_size = int(self._epoch), self.pool.points.shape[1]
+    def draw(self, rows: ArrayLike, number: int) -> Tensor:
+        """Points of clouds that depend on the seed, the cloud and the number of the draw alone.
+
+        Args:
+            rows: positions in the pool, (B,); those that are the items' `index`.
+            number: which draw; `resample` makes the one with the number of the epoch.
+
+        Returns:
+            (B, N, C).
+        """
+        rows, pool_size = np.asarray(rows, dtype=np.int64), self.pool.points.shape[1]
+        if self.num_points == pool_size:
+            return self._fixed(rows)
         draws = np.empty((len(rows), self.num_points), dtype=np.int64)
         for draw, row in zip(draws, rows, strict=True):
-            rng = np.random.default_rng(_entropy(self.seed, epoch, int(row)))
+            rng = np.random.default_rng(_entropy(self.seed, number, int(row)))
             draw[:] = rng.choice(pool_size, self.num_points, replace=False, shuffle=False)
-        return draws
+        return torch.from_numpy(np.array(self.pool.points[rows[:, None], draws]))
+
+    def _fixed(self, rows: NDArray[np.int64]) -> Tensor:
+        # np.array: a copy in memory, also where the pool is memory-mapped and read-only.
+        return torch.from_numpy(np.array(self.pool.points[rows[:, None], self._columns]))
 
 
 def _entropy(*values: int) -> list[int]:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +21,9 @@ from sharedmlp.data.pool import PointPool
 if TYPE_CHECKING:
     import h5py
 
+# Compressed coordinates shrink to a half; a bomb to a thousandth.
+_LARGEST_RATIO = 100
+_SMALL = 1 << 26  # bytes that are no harm whatever is stored
 _LAYOUT = "expected shape_names.txt, {train,test}_files.txt and the HDF5 files that they name"
 
 
@@ -91,11 +95,32 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
     return PointPool(np.concatenate(clouds), np.concatenate(labels), tuple(names), class_names)
 
 
+def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
+    """An array whose values are in the file itself, as many as the file can hold."""
+    import h5py
+
+    array = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
+    if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
+        raise ValueError(
+            f"{path}: expected {key!r} to be an array in the file itself, found a link, a group, "
+            "or an array whose values are in other files"
+        )
+    # Of a chunk that was never written, HDF5 makes zeros; one chunk may be larger than the array.
+    stored = min(array.id.get_storage_size(), path.stat().st_size)
+    claimed = max(math.prod(array.shape), math.prod(array.chunks or ())) * array.dtype.itemsize
+    if claimed > max(_LARGEST_RATIO * stored, _SMALL):
+        raise ValueError(
+            f"{path}: {key!r} of shape {array.shape} claims {claimed} bytes, more than "
+            f"{_LARGEST_RATIO} times the {stored} that are stored for it"
+        )
+    return array
+
+
 def _read_arrays(path: Path, file: h5py.File) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     missing = [key for key in ("data", "label") if key not in file]
     if missing:
         raise ValueError(f"{path}: no dataset {missing}; expected 'data' and 'label'")
-    data, label = file["data"], file["label"]
+    data, label = (_open_array(path, file, key) for key in ("data", "label"))
     if data.ndim != 3 or data.shape[1] < 1 or data.shape[2] != 3 or data.dtype.kind != "f":
         raise ValueError(
             f"{path}: expected 'data' of shape (n, P, 3), floating point, got shape {data.shape} "

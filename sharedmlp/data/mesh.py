@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sharedmlp.data.gltf import GltfError, check_gltf
 from sharedmlp.data.off import OffError, check_off
 from sharedmlp.data.plain_off import read_plain_off
 
 if TYPE_CHECKING:
     import trimesh
 
+# What trimesh reads by itself, with memory in proportion to the file. Its readers of COLLADA, 3MF,
+# 3DXML, archives and others, there where further packages are, unfold whatever a small file nests:
+# entities of XML, instances of instances, compressed files.
+_SUFFIXES = frozenset({".off", ".obj", ".ply", ".stl", ".stl_ascii", ".glb", ".gltf", ".xyz"})
 # The sum of all face areas over the squared size of the mesh: below it, rounding is all there is.
 _SMALLEST_RELATIVE_AREA = 1e-12
 
@@ -47,21 +52,37 @@ def require_trimesh() -> None:
 
 
 def mesh_suffixes() -> frozenset[str]:
-    """The file name endings that `read_mesh` can read here, lower case, with their dot.
+    """The file name endings that `read_mesh` reads, lower case, with their dot.
 
-    Some of trimesh's readers need further packages; those count where they are installed.
+    Raises:
+        ImportError: where trimesh is not installed.
     """
     require_trimesh()
-    from trimesh.exchange.load import mesh_formats
+    return _SUFFIXES
 
-    return frozenset(f".{name}" for name in mesh_formats())
+
+def check_regular(path: Path) -> None:
+    """Raise a MeshReadError where a path is no file but a device, say, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise MeshReadError(path, "is no regular file")
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file; raises a MeshReadError where it cannot be had."""
+    check_regular(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MeshReadError(path, f"cannot be opened: {error.strerror or error}") from error
 
 
 def read_mesh(path: str | Path) -> trimesh.Trimesh:
-    """Read one mesh from a file in any format that trimesh reads.
+    """Read one mesh from an OFF, OBJ, PLY, STL or glTF file (.glb, .gltf).
 
-    The vertices and faces come as they are in the file: nothing is merged or dropped. Polygons
-    are cut into triangles. Of a format that holds a scene, all meshes are put into one.
+    Materials and textures are not read, nor any other file but the buffers that a glTF file names
+    in its own folder. The vertices and faces come as they are in the file: nothing is merged or
+    dropped. Polygons are cut into triangles. Of a format that holds a scene, all meshes are put
+    into one.
 
     Args:
         path: the file; its ending names the format.
@@ -70,7 +91,8 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
         A mesh with finite vertices, at least one face and positive area.
 
     Raises:
-        MeshReadError: where the file cannot be opened or parsed, or where an OFF file does not
+        MeshReadError: where the file cannot be opened or parsed, is of another format or would take
+            more memory than a mesh does, or where an OFF file does not
             hold what its header says, a vertex is not finite, a face refers to a vertex that is
             not there, or there is no face or no area to sample from.
         ImportError: where trimesh is not installed.
@@ -79,18 +101,35 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
     import trimesh
 
     path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise MeshReadError(
+            path,
+            f"trimesh cannot read it here: expected one of {', '.join(sorted(_SUFFIXES))}; other "
+            "formats have to be converted",
+        )
+    content = read_file(path)
     promised = 0
     try:
-        if path.suffix.lower() == ".off":
-            mesh, promised = _read_off(path.read_bytes())
+        if suffix == ".off":
+            mesh, promised = _read_off(content)
         else:
-            mesh = trimesh.load_scene(path, process=False).to_mesh()
-            if path.suffix.lower() == ".ply":
-                promised = _promised_ply_faces(path)
-    except OffError as error:
+            resolver = None
+            if suffix in (".glb", ".gltf"):
+                check_gltf(path, content)
+                resolver = trimesh.resolvers.FilePathResolver(str(path))
+            # Not from the path: a reader that asks a file for 4 GB gets room for them first.
+            mesh = trimesh.load_scene(
+                io.BytesIO(content),
+                file_type=suffix[1:],
+                resolver=resolver,
+                process=False,
+                skip_materials=True,
+            ).to_mesh()
+            if suffix == ".ply":
+                promised = _promised_ply_faces(content)
+    except (OffError, GltfError) as error:
         raise MeshReadError(path, str(error)) from None
-    except OSError as error:
-        raise MeshReadError(path, f"cannot be opened: {error.strerror or error}") from error
     except Exception as error:  # the loaders of trimesh raise whatever their parsing runs into
         reason = f"trimesh cannot read it ({type(error).__name__}: {error})"
         raise MeshReadError(path, reason) from error
@@ -123,10 +162,9 @@ def _read_off(content: bytes) -> tuple[trimesh.Trimesh, int]:
     return scene.to_mesh(), checked.num_triangles
 
 
-def _promised_ply_faces(path: Path) -> int:
+def _promised_ply_faces(content: bytes) -> int:
     """The face count in a PLY header; of a text file cut short, trimesh reads what is there."""
-    with path.open("rb") as file:
-        header = file.read(65536).partition(b"end_header")[0]
+    header = content[:65536].partition(b"end_header")[0]
     count = re.search(rb"^\s*element\s+face\s+(\d{1,18})\s*$", header, re.MULTILINE)
     return int(count[1]) if count else 0
 

@@ -62,7 +62,7 @@ def prepare_mesh_tree(
     call, in a warning.
 
     Args:
-        root: the tree, `<root>/<class>/{train,test}/<name>.off` or any format that trimesh reads.
+        root: the tree, `<root>/<class>/{train,test}/<name>.off`, or OBJ, PLY, STL, glTF.
         split: "train" or "test".
         pool_size: points sampled from a mesh, P.
         normals: whether to append the unit normals: C is 6 instead of 3.

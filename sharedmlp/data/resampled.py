@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed, name_generator
 from sharedmlp.data.lists import read_names
-from sharedmlp.data.mesh import MeshReadError
+from sharedmlp.data.mesh import MeshReadError, read_file
 from sharedmlp.data.pool import PointPool
 from sharedmlp.data.sampling import normalize_points
 from sharedmlp.data.tables import parse_floats
@@ -123,10 +123,7 @@ def read_resampled_cloud(path: Path) -> NDArray[np.float64]:
         MeshReadError: where the file cannot be opened, is empty, or a line is not six numbers
             that are finite in float32; it names the line.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise MeshReadError(path, f"cannot be opened: {error.strerror or error}") from error
+    content = read_file(path)
     values = _parse_plain(content)
     return _parse_lines(path, content) if values is None else values
 
@@ -174,7 +171,8 @@ def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> li
     names = read_names(listing, _LAYOUT)
     for cloud in names:
         class_name = cloud.rpartition("_")[0]
-        if class_name not in labels:
+        # A name with a folder in it would lead elsewhere, if a class is called so too.
+        if class_name not in labels or Path(cloud).name != cloud or class_name in (".", ".."):
             raise ValueError(
                 f"{listing}: {cloud!r} belongs to no class of {len(labels)} in the list of "
                 f"names; {_LAYOUT}"

@@ -6,6 +6,8 @@ has to be shared is a count and the first two moments, which any backend of torc
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -39,12 +41,25 @@ def shared_means(
     """Returns the means over all processes, differentiably, and the count of all positions."""
     if group is None:
         return means, count
-    import torch.distributed.nn.functional as dist_functional  # 10 ms that few need
-
     sums = torch.cat([count, (means * count).flatten()])
-    total = dist_functional.all_reduce(sums, group=group)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(sums, group)  # type: ignore[no-untyped-call]
     count = total[:1].detach()
     return total[1:].view_as(means) / count, count
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; torch's own that autograd sees is deprecated or private."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: distributed.ProcessGroup) -> Tensor:  # noqa: ANN401
+        ctx.group = group
+        total = values.clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return _Sum.apply(gradient, ctx.group), None  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

@@ -2,12 +2,14 @@
 
 from sharedmlp.train.callbacks import EpochLog
 from sharedmlp.train.checkpoint import load_trained
+from sharedmlp.train.checkpoint_io import WholeCheckpointIO
 from sharedmlp.train.data import (
     HDF5DataModule,
     MeshTreeDataModule,
     PointCloudDataModule,
     ShapesDataModule,
 )
+from sharedmlp.train.interrupt import Interrupted, StopOnSignal
 from sharedmlp.train.resampled import NormalResampledDataModule
 from sharedmlp.train.task import ClassificationTask
 
@@ -15,9 +17,12 @@ __all__ = [
     "ClassificationTask",
     "EpochLog",
     "HDF5DataModule",
+    "Interrupted",
     "MeshTreeDataModule",
     "NormalResampledDataModule",
     "PointCloudDataModule",
     "ShapesDataModule",
+    "StopOnSignal",
+    "WholeCheckpointIO",
     "load_trained",
 ]

@@ -28,13 +28,14 @@ class EpochLog(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the line; validation has run by then."""
-        if not trainer.is_global_zero:
-            return
         parts = [f"epoch {trainer.current_epoch + 1:2d}/{trainer.max_epochs}:"]
+        # By all processes: to read a metric is to add it up over them.
         for stage, names in (("train", ("loss", "OA")), ("val", ("loss", "OA", "mAcc"))):
             shown = [f"{name} {text}" for name in names if (text := _format(trainer, stage, name))]
             if shown:
                 parts.append(" ".join([stage, *shown]) + ",")
+        if not trainer.is_global_zero:
+            return
         parts.append(f"{time.perf_counter() - self._start:.0f} s")
         bar = trainer.progress_bar_callback
         (print if bar is None else bar.print)(" ".join(parts), flush=True)

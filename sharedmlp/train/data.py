@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -30,11 +31,15 @@ from sharedmlp.data import (
     stratified_split,
     write_shapes,
 )
-from sharedmlp.train.sampler import EpochSampler, ResumableLoader
+from sharedmlp.train.interrupt import ignore_interrupts
+from sharedmlp.train.sampler import EpochSampler, ResumableLoader, shard_batch_size
 from sharedmlp.train.seed import derive_seed, run_seed
 
-Batch = dict[str, Tensor]
+# The clouds of a batch: `points` (B, N, C), `label` and `index` (B,); `copies` is a list of further
+# points (B, N, C) to vote on in a test.
+Batch = dict[str, Any]
 Split = Literal["train", "test"]
+_VOTE_SCALE = RandomScale(0.8, 1.25, anisotropic=True)
 
 
 class PointCloudDataModule(pl.LightningDataModule):
@@ -61,6 +66,9 @@ class PointCloudDataModule(pl.LightningDataModule):
         mirror: The axis along which training mirrors about half of the clouds, if any.
         translate: Largest shift along each axis in training.
         point_dropout: Largest share of points that training drops.
+        test_votes: How many copies of a cloud a test averages the probabilities over: the cloud
+            itself, and others with points drawn anew, where there are more than ``num_points``,
+            scaled by 0.8 to 1.25 along each axis.
 
     Attributes:
         preprocessing: What a cloud has to be like for a network trained on these, of plain values;
@@ -82,8 +90,11 @@ class PointCloudDataModule(pl.LightningDataModule):
         mirror: Literal["x", "y", "z"] | None = None,
         translate: float = 0.0,
         point_dropout: float = 0.0,
+        test_votes: int = 1,
     ) -> None:
         super().__init__()
+        if test_votes < 1:
+            raise ValueError(f"test_votes is at least 1, the cloud itself, got {test_votes}")
         self.num_points = num_points
         self.batch_size = batch_size
         self.val_fraction = val_fraction
@@ -104,6 +115,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         if jitter:
             transforms.append(RandomJitter(jitter, clip=5 * jitter))
         self.augmentation = Compose(transforms)
+        self.test_votes = test_votes
         self.datasets: dict[str, PointCloudDataset] = {}
 
     @property
@@ -124,12 +136,15 @@ class PointCloudDataModule(pl.LightningDataModule):
         """Opens the split that ``stage`` needs.
 
         Raises:
-            ValueError: If no cloud is left to validate on.
+            ValueError: If the split is empty, or no cloud is left to validate on.
         """
-        if stage in ("test", "predict"):
-            self.datasets["test"] = self._dataset(self.open_split("test"), None, resample=False)
+        split: Split = "test" if stage in ("test", "predict") else "train"
+        pool = self.open_split(split)
+        if len(pool) == 0:
+            raise ValueError(f"the {split} split has no clouds: name data with some by --data.root")
+        if split == "test":
+            self.datasets["test"] = self._dataset(pool, None, resample=False)
             return
-        pool = self.open_split("train")
         train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
         if len(val) == 0:
             raise ValueError(
@@ -174,14 +189,25 @@ class PointCloudDataModule(pl.LightningDataModule):
         return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments a training batch on the device that trains, alike on every device."""
+        """Augments a training batch on the device that trains, alike on every device.
+
+        A test batch gets the copies that are to be voted on.
+        """
         trainer = self.trainer
-        if trainer is None or not trainer.training:
-            return batch
-        generator = torch.Generator().manual_seed(
-            derive_seed(run_seed(), trainer.current_epoch, *batch["index"].tolist())
-        )
-        return {**batch, "points": self.augmentation(batch["points"], generator)}
+        if trainer is not None and trainer.training:
+            generator = torch.Generator().manual_seed(
+                derive_seed(run_seed(), trainer.current_epoch, *batch["index"].tolist())
+            )
+            return {**batch, "points": self.augmentation(batch["points"], generator)}
+        if trainer is not None and trainer.testing:
+            return {**batch, "copies": [self._copy(batch, n) for n in range(1, self.test_votes)]}
+        return batch
+
+    def _copy(self, batch: Batch, number: int) -> Tensor:
+        indices = batch["index"].tolist()
+        points = self.datasets["test"].draw(indices, number).to(batch["points"])
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
+        return _VOTE_SCALE(points, generator)
 
     def _dataset(self, pool: PointPool, indices: Any, *, resample: bool) -> PointCloudDataset:  # noqa: ANN401
         return PointCloudDataset(
@@ -193,11 +219,21 @@ class PointCloudDataModule(pl.LightningDataModule):
         )
 
     def _loader(self, dataset: PointCloudDataset) -> DataLoader[Batch]:
+        """Loads a data set in order; of several processes each has clouds that no other has."""
+        world_size = self.trainer.world_size if self.trainer else 1
+        sampler = None
+        if self.trainer and world_size > 1:
+            # Lightning's default would repeat clouds until all processes have equally many.
+            sampler = UnrepeatedDistributedSampler(
+                dataset, num_replicas=world_size, rank=self.trainer.global_rank, shuffle=False
+            )
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=shard_batch_size(len(dataset), self.batch_size, world_size),
+            sampler=sampler,
             collate_fn=identity_collate,
             num_workers=self.num_workers,
+            worker_init_fn=ignore_interrupts,
         )
 
 

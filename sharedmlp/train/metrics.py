@@ -1,4 +1,4 @@
-"""Accuracies over whole epochs and whole test splits."""
+"""Losses and accuracies over whole epochs and whole test splits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 
@@ -37,6 +38,31 @@ def accuracies(confusion: Tensor) -> Accuracies:
         mean_class=per_class.nanmean().float(),
         per_class=per_class.float(),
     )
+
+
+class MeanLoss(Metric):
+    """Mean loss of the clouds of an epoch, in all processes.
+
+    Lightning's mean of a logged number is another one where processes have unequal numbers of
+    clouds (on gloo it rounds their average down), and torchmetrics' leaves out NaN or the weights.
+    """
+
+    total: Tensor
+    clouds: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("clouds", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, num_clouds: int) -> None:
+        """Adds a batch of ``num_clouds`` clouds with the mean ``loss``, a scalar."""
+        self.total = self.total + loss.detach() * num_clouds  # += would stay in float32
+        self.clouds = self.clouds + num_clouds
+
+    def compute(self) -> Tensor:
+        """Returns the mean loss of everything since the last reset, a scalar."""
+        return self.total / self.clouds
 
 
 class MeanClassAccuracy(MulticlassConfusionMatrix):

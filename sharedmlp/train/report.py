@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from sharedmlp.data.disk import write_whole
 from sharedmlp.train.metrics import accuracies
 
 
@@ -121,62 +120,9 @@ def write_test_table(path: str | Path, confusion: Tensor, class_names: Sequence[
     _write_csv(Path(path), header, summarize(confusion, class_names))
 
 
-def write_predictions(
-    path: str | Path,
-    batches: Sequence[dict[str, Tensor]],
-    names: Sequence[str],
-    class_names: Sequence[str],
-) -> None:
-    """Writes predictions as CSV: ``cloud,label,prediction`` and one probability column a class.
-
-    Args:
-        path: The file to write or replace.
-        batches: What :meth:`ClassificationTask.predict_step` returned.
-        names: Names of all clouds; a batch's ``index`` points into them.
-        class_names: Names of the classes, in the order of the labels.
-    """
-    merged = {key: torch.cat([batch[key].cpu() for batch in batches]) for key in batches[0]}
-    rows = [
-        [names[index], class_names[label], class_names[prediction], *_shares(probabilities)]
-        for index, label, prediction, probabilities in zip(
-            merged["index"].tolist(),
-            merged["label"].tolist(),
-            merged["prediction"].tolist(),
-            merged["probabilities"],
-            strict=True,
-        )
-    ]
-    _write_csv(Path(path), ["cloud", "label", "prediction", *_share_names(class_names)], rows)
-
-
-def write_file_predictions(
-    path: str | Path, predictions: Mapping[Path, Tensor], class_names: Sequence[str]
-) -> None:
-    """Writes what was said of files as CSV: ``file,prediction`` and one probability a class.
-
-    Args:
-        path: The file to write or replace.
-        predictions: The probabilities ``(num_classes,)`` of each file.
-        class_names: Names of the classes, in the order of the labels.
-    """
-    rows = [
-        [file, class_names[int(probabilities.argmax())], *_shares(probabilities)]
-        for file, probabilities in predictions.items()
-    ]
-    _write_csv(Path(path), ["file", "prediction", *_share_names(class_names)], rows)
-
-
 def _number(value: Tensor) -> float | None:
     """Returns a scalar, or None for NaN, which JSON does not know."""
     return None if value.isnan() else float(value)
-
-
-def _share_names(class_names: Sequence[str]) -> list[str]:
-    return [f"p({name})" for name in class_names]
-
-
-def _shares(probabilities: Tensor) -> list[str]:
-    return [f"{value:.6f}" for value in probabilities.tolist()]
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -188,7 +134,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)  # noqa: PTH105
+    write_whole(path, text.encode())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -55,3 +58,19 @@ def close_epoch(checkpoint: dict[str, Any]) -> None:
     batches["current"] = dict.fromkeys(batches["current"], 0)
     for part in ("total", "current"):
         epochs[part] = dict.fromkeys(epochs[part], epochs[part]["ready"])
+
+
+def keep_best(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
+    """Lets what a resumed run writes compete with the best checkpoint of before, in place.
+
+    Lightning itself forgets it where the run writes to another folder, which it does unless told
+    otherwise, and would take for the best the first one after the interruption.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        state = checkpoint.get("callbacks", {}).get(callback.state_key)
+        if (
+            isinstance(callback, ModelCheckpoint)
+            and state is not None
+            and Path(state["best_model_path"]).is_file()
+        ):
+            state["dirpath"] = callback.dirpath

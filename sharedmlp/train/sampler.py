@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from sharedmlp.data import PointCloudDataset, identity_collate
+from sharedmlp.train.interrupt import ignore_interrupts
 from sharedmlp.train.seed import derive_seed, run_seed
 
 
@@ -79,6 +80,34 @@ class EpochSampler(DistributedSampler[int]):
         return self.kept
 
 
+def shard_batch_size(num_clouds: int, batch_size: int, num_replicas: int) -> int:
+    """Returns the batch size by which all processes have equally many batches.
+
+    Where each cloud goes to one process, some processes have one cloud more. Were that a batch of
+    its own, they would wait in it for the others, which have none left: a validation during
+    training exchanges buffers at every batch.
+
+    Args:
+        num_clouds: Clouds of all processes.
+        batch_size: Clouds in a batch of one process, where nothing speaks against it.
+        num_replicas: Number of processes.
+
+    Raises:
+        ValueError: If there are fewer clouds than processes.
+    """
+    fewest, rest = divmod(num_clouds, num_replicas)
+    if num_replicas == 1 or (rest == 0 and fewest):
+        return batch_size
+    if fewest == 0:
+        raise ValueError(
+            f"{num_clouds} clouds to evaluate are too few for {num_replicas} processes: each needs "
+            "one; take fewer processes (--trainer.devices), or bring more clouds"
+        )
+    # The one cloud more makes a batch only where the others fill theirs.
+    sizes: list[int] = [*range(batch_size, 1, -1), *range(batch_size + 1, fewest + 2)]
+    return next(size for size in sizes if fewest % size)
+
+
 class ResumableLoader(DataLoader[dict[str, Tensor]]):
     """Loads the batches of an epoch, after an interruption those that are left of it.
 
@@ -106,6 +135,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
             sampler=sampler,
             collate_fn=identity_collate,
             num_workers=num_workers,
+            worker_init_fn=ignore_interrupts,
         )
         self._sampler = sampler
         self._trained_batches = trained_batches

@@ -8,18 +8,18 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from sharedmlp.data import RandomScale
 from sharedmlp.models import create_model, orthogonality_penalty
-from sharedmlp.train.metrics import MeanClassAccuracy
+from sharedmlp.train.finite import check_loss, check_weights
+from sharedmlp.train.metrics import MeanClassAccuracy, MeanLoss
 from sharedmlp.train.optimizers import make_optimizer
-from sharedmlp.train.resume import adapt_checkpoint, close_epoch
+from sharedmlp.train.resume import adapt_checkpoint, close_epoch, keep_best
 from sharedmlp.train.schedules import (
     Steps,
     learning_rate_factor,
@@ -28,8 +28,7 @@ from sharedmlp.train.schedules import (
 )
 from sharedmlp.train.seed import derive_seed, run_seed
 
-Batch = dict[str, Tensor]
-_SCALE = RandomScale(0.8, 1.25, anisotropic=True)  # what a test's votes differ in
+Batch = dict[str, Any]
 
 
 class ClassificationTask(pl.LightningModule):
@@ -38,10 +37,10 @@ class ClassificationTask(pl.LightningModule):
     The loss is cross entropy plus, for a model with T-Nets, the orthogonality penalty of its
     feature transform (Qi et al. 2017, section 4.2); validation and test report plain cross entropy.
 
-    Logs ``{train,val,test}/{loss,overall_accuracy,mean_class_accuracy}`` over whole epochs, never
-    averaged over batches. After a test, ``test_confusion.compute()`` is the confusion matrix,
-    and ``test_mistakes`` lists ``[index, label, prediction]`` of the misclassified clouds (of this
-    process).
+    Logs ``{train,val,test}/{loss,overall_accuracy,mean_class_accuracy}`` over whole epochs and all
+    processes, never averaged over batches or processes. After a test, ``test_confusion.compute()``
+    is the confusion matrix, and ``test_mistakes`` lists ``[index, label, prediction]`` of the
+    misclassified clouds.
 
     All arguments are plain values, so that a checkpoint loads without unpickling objects, on any
     backend: ``ClassificationTask.load_from_checkpoint(path, backend="conv1d")``.
@@ -55,6 +54,8 @@ class ClassificationTask(pl.LightningModule):
             are the same.
         search_precision: ``float32``, or ``bfloat16``: the winners of the max are found faster, and
             those almost as large may be taken for them.
+        norm: ``batch``, or ``sync_batch``: the processes of a distributed training share the
+            statistics of their batches, on any device, and train as one process with all of them.
         dropout: Dropout probability in the head.
         optimizer: ``adamw``, ``adam`` or ``sgd``.
         learning_rate: The highest.
@@ -66,8 +67,6 @@ class ClassificationTask(pl.LightningModule):
         momentum: Of ``sgd``.
         label_smoothing: Share of the target spread evenly over all classes, in training.
         penalty_weight: Weight of the orthogonality penalty; 0.001 in the paper.
-        test_votes: Over how many randomly scaled copies of a cloud (0.8 to 1.25 along each axis) a
-            test averages the probabilities; 1 is the cloud itself and no other.
 
     Raises:
         ValueError: If a name is unknown or a number out of range.
@@ -81,6 +80,7 @@ class ClassificationTask(pl.LightningModule):
         backend: Literal["linear", "conv1d", "conv2d"] = "linear",
         fused: bool = True,
         search_precision: Literal["float32", "bfloat16"] = "float32",
+        norm: Literal["batch", "sync_batch"] = "batch",
         dropout: float = 0.3,
         optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
         learning_rate: float = 0.001,
@@ -90,21 +90,16 @@ class ClassificationTask(pl.LightningModule):
         momentum: float = 0.9,
         label_smoothing: float = 0.0,
         penalty_weight: float = 0.001,
-        test_votes: int = 1,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.class_names = list(class_names)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
-        if not 0.0 <= warmup < 1.0 or test_votes < 1:
-            raise ValueError(
-                "warmup is a share of all steps in [0, 1) and test_votes is at least 1, got "
-                f"warmup={warmup} and test_votes={test_votes}"
-            )
+        if not 0.0 <= warmup < 1.0:
+            raise ValueError(f"warmup is a share of all steps in [0, 1), got {warmup}")
         self.schedule = schedule
         self.warmup = warmup
-        self.test_votes = test_votes
         self._steps: Steps | None = None
         self.weight_decay = weight_decay
         self.momentum = momentum
@@ -118,16 +113,18 @@ class ClassificationTask(pl.LightningModule):
             backend=backend,
             fused="auto" if fused else False,
             search_precision=search_precision,
+            norm=norm,
             dropout=dropout,
         )
         self.metrics = nn.ModuleDict()
         for stage in ("train", "val", "test"):
             overall = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
             mean_class = MeanClassAccuracy(num_classes, validate_args=False)
+            self.metrics[f"{stage}/loss"] = MeanLoss()
             self.metrics[f"{stage}/overall_accuracy"] = overall
             self.metrics[f"{stage}/mean_class_accuracy"] = mean_class
         self.metrics["test/confusion"] = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        # Of this process: index in the data set, label and prediction.
+        # Index in the data set, label and prediction.
         self.test_mistakes: list[list[int]] = []
 
     @property
@@ -172,13 +169,18 @@ class ClassificationTask(pl.LightningModule):
         torch.manual_seed(derive_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the loss of a batch."""
+        """Returns the loss of a batch.
+
+        Raises:
+            FloatingPointError: If it is NaN or infinite.
+        """
         output = self.model.forward_detailed(batch["points"])
         loss = functional.cross_entropy(
             output.logits, batch["label"], label_smoothing=self.label_smoothing
         )
         if output.feature_transform is not None:
             loss = loss + self.penalty_weight * orthogonality_penalty(output.feature_transform)
+        check_loss(loss, batch["points"], batch["index"], self.current_epoch, batch_idx)
         self._log_metrics("train", loss, output.logits.detach(), batch["label"])
         return loss
 
@@ -187,8 +189,10 @@ class ClassificationTask(pl.LightningModule):
         self._log_evaluation("val", self(batch["points"]), batch["label"])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accumulates the test metrics and the confusion matrix."""
-        logits = self._vote(batch)
+        """Accumulates the test metrics and the confusion matrix, of votes where there are any."""
+        clouds = [batch["points"], *batch.get("copies", [])]
+        votes = torch.stack([self(points).log_softmax(dim=1) for points in clouds])
+        logits = votes.logsumexp(0) - math.log(len(clouds))
         self._log_evaluation("test", logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
         answers = torch.stack([batch["index"], batch["label"], logits.argmax(dim=1)], dim=1)
@@ -198,6 +202,13 @@ class ClassificationTask(pl.LightningModule):
         """Empties the confusion matrix and the mistakes, which outlive the test."""
         self.test_confusion.reset()
         self.test_mistakes = []
+
+    def on_test_epoch_end(self) -> None:
+        """Brings together the mistakes of all processes, in the order of the data set."""
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            distributed.all_gather_object(parts, self.test_mistakes)
+            self.test_mistakes = sorted(mistake for part in parts for mistake in part)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Returns ``index``, ``label``, ``prediction`` (B,) and ``probabilities`` (B, classes)."""
@@ -220,7 +231,12 @@ class ClassificationTask(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what clouds have to be like, for those who run the network elsewhere."""
+        """Adds what clouds have to be like, for those who run the network elsewhere.
+
+        Raises:
+            FloatingPointError: If a weight is not finite.
+        """
+        check_weights(checkpoint["state_dict"])
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["preprocessing"] = dict(getattr(datamodule, "preprocessing", {}))
 
@@ -239,6 +255,8 @@ class ClassificationTask(pl.LightningModule):
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             adapt_checkpoint(checkpoint, self._make_optimizer())
             close_epoch(checkpoint)
+        if self._trainer is not None:
+            keep_best(checkpoint, self._trainer)
 
     def _make_optimizer(self) -> Optimizer:
         return make_optimizer(
@@ -251,34 +269,20 @@ class ClassificationTask(pl.LightningModule):
             return 1.0
         return learning_rate_factor(self.schedule, step, self._steps, self.warmup)
 
-    def _vote(self, batch: Batch) -> Tensor:
-        """Returns the logits of a batch, averaged as probabilities over ``test_votes`` copies."""
-        points = batch["points"]
-        if self.test_votes == 1:
-            return self(points)  # type: ignore[no-any-return]
-        generator = torch.Generator().manual_seed(derive_seed(run_seed(), *batch["index"].tolist()))
-        copies = [points, *(_SCALE(points, generator) for _ in range(self.test_votes - 1))]
-        votes = torch.stack([self(copy).log_softmax(1) for copy in copies])
-        return votes.logsumexp(0) - math.log(self.test_votes)
-
     def _log_evaluation(self, stage: str, logits: Tensor, labels: Tensor) -> None:
         """Logs the metrics of a batch without augmentation."""
         self._log_metrics(stage, functional.cross_entropy(logits, labels), logits, labels)
 
     def _log_metrics(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch to the epoch's metrics."""
-        self.log(
-            f"{stage}/loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(labels),
-            sync_dist=True,
-        )
-        for name in ("overall_accuracy", "mean_class_accuracy"):
+        for name, values in {
+            "loss": (loss, len(labels)),
+            "overall_accuracy": (logits, labels),
+            "mean_class_accuracy": (logits, labels),
+        }.items():
             metric = self.metrics[f"{stage}/{name}"]
             assert isinstance(metric, Metric)
-            metric.update(logits, labels)
+            metric.update(*values)
             self.log(
                 f"{stage}/{name}", metric, on_step=False, on_epoch=True, batch_size=len(labels)
             )

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
 from tests.formula import check_against_formula, randomize, scale_of
+from tests.processes import run_processes
 from tests.tolerances import assert_close
 
 BACKENDS = ["linear", "conv1d", "conv2d"]
@@ -71,21 +71,16 @@ def check(rank, backend, synchronised, fused):
         assert_close(pool.state_dict()[name], buffer, name=name)
 
 
-def work(rank, file):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"file://{file}", world_size=2, rank=rank)
-    try:
-        for case in itertools.product(BACKENDS, [True, False], [True, False]):
-            try:
-                check(rank, *case)
-            except AssertionError as error:
-                raise AssertionError(f"backend, synchronised, fused = {case}: {error}") from error
-    finally:
-        distributed.destroy_process_group()
+def work(rank, folder):
+    for case in itertools.product(BACKENDS, [True, False], [True, False]):
+        try:
+            check(rank, *case)
+        except AssertionError as error:
+            raise AssertionError(f"backend, synchronised, fused = {case}: {error}") from error
 
 
 def test_two_processes_synchronised_and_not(tmp_path):
-    mp.spawn(work, (tmp_path / "rendezvous",), nprocs=2)
+    run_processes(2, work, tmp_path)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import torch
 from sharedmlp.data import SHAPE_CLASSES, PointCloudDataset, PointPool
 from sharedmlp.models import PointNet
 from sharedmlp.train import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
-from sharedmlp.train.sampler import EpochSampler
+from sharedmlp.train.sampler import EpochSampler, shard_batch_size
 from sharedmlp.train.seed import derive_seed
 from tests.train.tiny import (
     CLASSES,
@@ -44,6 +45,26 @@ def test_validation_is_carved_out_of_train_stratified_and_the_same_each_time():
 def test_no_validation_cloud_is_an_error():
     with pytest.raises(ValueError, match="raise val_fraction"):
         ArrayDataModule(val_fraction=0.0).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("stage", "split"), [("fit", "train"), ("validate", "train"), ("test", "test")]
+)
+def test_an_empty_split_is_an_error(stage, split):
+    with pytest.raises(ValueError, match=f"the {split} split has no clouds"):
+        ArrayDataModule(**{split: (0, 0, 0)}).setup(stage)
+
+
+def test_a_class_of_one_cloud_trains_and_says_nothing_about_validation():
+    data, task = ArrayDataModule(train=(1, 6, 7), val_fraction=0.2), make_task()
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, data)
+    train, val = data.datasets["train"], data.datasets["val"]
+    assert np.bincount(train.pool.labels[train.indices]).tolist() == [1, 5, 6]
+    assert np.bincount(val.pool.labels[val.indices]).tolist() == [0, 1, 1]
+    # Two clouds of two classes: the mean over these is the share of both.
+    scores = trainer.callback_metrics
+    assert scores["val/mean_class_accuracy"] == scores["val/overall_accuracy"]
 
 
 def test_only_test_and_predict_open_the_test_split():
@@ -156,6 +177,20 @@ def test_sampler_divides_the_clouds_among_processes():
 def test_sampler_refuses_what_cannot_fill_a_batch_of_two(num_clouds, batch_size):
     with pytest.raises(ValueError, match="at least two clouds"):
         EpochSampler(make_dataset(num_clouds), batch_size=batch_size)
+
+
+def test_processes_have_equally_many_batches_and_no_cloud_is_lost():
+    for clouds, size, processes in itertools.product(range(1, 70), range(1, 9), range(1, 6)):
+        if clouds < processes:
+            with pytest.raises(ValueError, match=r"too few for \d processes"):
+                shard_batch_size(clouds, size, processes)
+            continue
+        chosen = shard_batch_size(clouds, size, processes)
+        shares = [len(range(rank, clouds, processes)) for rank in range(processes)]
+        assert len({-(-share // chosen) for share in shares}) == 1
+        assert chosen <= max(size, 7)  # smaller, but for the smallest
+        if clouds % processes == 0:
+            assert chosen == size
 
 
 def test_training_never_sees_a_batch_of_one(monkeypatch):

@@ -1,13 +1,10 @@
 import csv
 import json
-from pathlib import Path
 
 import torch
 
 from sharedmlp.train.report import (
     format_table,
-    write_file_predictions,
-    write_predictions,
     write_test_metrics,
     write_test_table,
 )
@@ -72,46 +69,3 @@ def test_test_metrics_are_json(tmp_path):
     assert report["class_accuracy"]["c"] is None
     assert report["confusion"] == CONFUSION.tolist()
     assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
-
-
-def test_predictions_are_csv(tmp_path):
-    batches = [
-        {
-            "index": torch.tensor([2, 0]),
-            "label": torch.tensor([0, 1]),
-            "prediction": torch.tensor([1, 1]),
-            "probabilities": torch.tensor([[0.25, 0.75], [0.125, 0.875]]),
-        },
-        {
-            "index": torch.tensor([1]),
-            "label": torch.tensor([0]),
-            "prediction": torch.tensor([0]),
-            "probabilities": torch.tensor([[1.0, 0.0]]),
-        },
-    ]
-    path = tmp_path / "predictions.csv"
-    write_predictions(path, batches, ["x, 0", "x1", "x2"], ["box", "ball"])
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows == [
-        ["cloud", "label", "prediction", "p(box)", "p(ball)"],
-        ["x2", "box", "ball", "0.250000", "0.750000"],
-        ["x, 0", "ball", "ball", "0.125000", "0.875000"],
-        ["x1", "box", "box", "1.000000", "0.000000"],
-    ]
-
-
-def test_predictions_of_files_are_csv(tmp_path):
-    path = tmp_path / "predictions.csv"
-    predictions = {
-        Path("a, b/c.off"): torch.tensor([0.25, 0.75]),
-        Path("d.npy"): torch.tensor([1.0, 0.0]),
-    }
-    write_file_predictions(path, predictions, ["box", "ball"])
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows == [
-        ["file", "prediction", "p(box)", "p(ball)"],
-        [str(Path("a, b/c.off")), "ball", "0.250000", "0.750000"],
-        ["d.npy", "box", "1.000000", "0.000000"],
-    ]

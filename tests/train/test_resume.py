@@ -1,5 +1,7 @@
 """Trainings interrupted in mid-epoch, resumed on another backend or with other settings."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from pytorch_lightning import seed_everything
@@ -116,6 +118,33 @@ def test_a_resumed_cosine_goes_on_where_it_was(tmp_path):
         ckpt_path=tmp_path / "a" / "step=4.ckpt",
     )
     assert rates == [pytest.approx(2 * rate) for rate in whole[4:]]
+
+
+@pytest.mark.parametrize(("rest", "expected"), [([0.7, 0.8], "a"), ([0.7, 0.95], "b")])
+def test_the_best_checkpoint_of_before_stays_the_best_until_a_better_one(
+    tmp_path, monkeypatch, recwarn, rest, expected
+):
+    def fit(folder, scores, **options):
+        scores = iter(scores)
+        monkeypatch.setattr(
+            ClassificationTask,
+            "on_validation_epoch_end",
+            lambda task: task.log("score", next(scores)),
+        )
+        best = ModelCheckpoint(tmp_path / folder, filename="best", monitor="score", mode="max")
+        last = ModelCheckpoint(tmp_path / folder, filename="last")
+        trainer = make_trainer(
+            enable_checkpointing=True, callbacks=[best, last], num_sanity_val_steps=0, **options
+        )
+        trainer.fit(make_task(), ArrayDataModule(), ckpt_path=resumed, weights_only=True)
+        return Path(best.best_model_path)
+
+    resumed = None
+    first = fit("a", [0.9, 0.5], max_epochs=2)
+    resumed, content = tmp_path / "a" / "last.ckpt", first.read_bytes()
+    assert fit("b", rest, max_epochs=4) == tmp_path / expected / "best.ckpt"
+    assert first.read_bytes() == content
+    assert not any("dirpath has changed" in str(warning.message) for warning in recwarn)
 
 
 def test_the_state_of_another_optimizer_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import torch
 from torch import nn
 
 from sharedmlp.layers.sync_norm import SyncBatchNorm
@@ -74,38 +73,7 @@ def test_a_training_warms_up_from_its_first_step():
     assert rates == pytest.approx(expected)
 
 
-def test_votes_average_the_probabilities_of_scaled_copies():
-    task = make_task(test_votes=3).eval()
-    data = ArrayDataModule()
-    data.setup("test")
-    batch = next(iter(data.test_dataloader()))
-    seen = []
-    task.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    logits = task._vote(batch)
-    again = task._vote(batch)
-
-    first, *copies = seen[:3]
-    assert torch.equal(first, batch["points"])
-    for copy in copies:
-        factors = (copy / first).reshape(len(first), -1, 3)
-        torch.testing.assert_close(factors, factors[:, :1].expand_as(factors))
-        assert ((factors > 0.8 - 1e-5) & (factors < 1.25 + 1e-5)).all()
-    assert not torch.equal(copies[0], copies[1])
-    expected = torch.stack([task.model(copy).softmax(1) for copy in seen[:3]]).mean(0)
-    torch.testing.assert_close(logits.softmax(1), expected)
-    torch.testing.assert_close(logits.exp().sum(1), torch.ones(len(logits)))
-    assert torch.equal(logits, again)
-
-
-def test_a_test_votes():
-    task = make_task(test_votes=4)
-    calls = []
-    task.model.register_forward_pre_hook(lambda *_: calls.append(1))
-    make_trainer().test(task, ArrayDataModule(test=(2, 1, 1)), verbose=False)
-    assert len(calls) == 4
-
-
-@pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": -0.1}, {"test_votes": 0}])
+@pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": -0.1}])
 def test_what_is_out_of_range_is_refused(options):
     with pytest.raises(ValueError, match="warmup is a share"):
         make_task(**options)

@@ -1,0 +1,46 @@
+"""Checkpoints that are there whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from sharedmlp.data.disk import write_whole
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to write checkpoints, made safe against kills, full disks and power cuts.
+
+    Lightning itself writes a file in the system's temporary folder and moves it. Where that is
+    another file system, the move is a copy onto the checkpoint before, and an interrupted one
+    leaves neither; and nothing is synced to disk.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,  # noqa: ANN401
+    ) -> None:
+        """Writes a checkpoint, or replaces it in one step.
+
+        Raises:
+            OSError: If it cannot be written; the one before is still there.
+        """
+        if "://" in str(path):  # no local file
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            write_whole(Path(path), content.getvalue())
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; what was there before is still whole: see to it and go on from "
+                "the last checkpoint (--ckpt_path)",
+            ) from error
