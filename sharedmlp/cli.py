@@ -14,8 +14,9 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedmlp.commands import COMMANDS
-from sharedmlp.data import DownloadError, MeshTreeError
+from sharedmlp.data import DataError
 from sharedmlp.export import ExportError
+from sharedmlp.outcome import report_test
 from sharedmlp.train import (
     ClassificationTask,
     EpochLog,
@@ -24,13 +25,7 @@ from sharedmlp.train import (
     WholeCheckpointIO,
 )
 from sharedmlp.train.predictions import PredictionTableError, PredictionWriter, fingerprint
-from sharedmlp.train.report import (
-    format_table,
-    write_test_metrics,
-    write_test_table,
-    write_text,
-)
-from sharedmlp.viz import clouds_page, plot_clouds, plot_confusion, save_figure
+from sharedmlp.train.whole_config import SaveWholeConfig
 
 # Lightning's remarks that a user can do nothing about, or that are wrong for clouds in memory.
 _NOISE = (
@@ -42,9 +37,6 @@ _NOISE = (
     r".*WeightAveraging callback, but loading a checkpoint outside the 'fit' stage.*",
     r".*LightningCLI's args parameter is intended to run from within Python.*",
 )
-# Misclassified clouds that a test draws.
-_MOST_MISTAKES = 30
-_MISTAKES_IN_A_ROW = 6
 # Each of these says that `predict` is about a data module, where it otherwise names files.
 _LIGHTNING_OPTIONS = ("-c", "--config", "--data", "--model", "--trainer", "--print_config")
 
@@ -216,49 +208,8 @@ class SharedMLPCLI(LightningCLI):
                 self._print_paths({"checkpoint": config.ckpt_path, "predictions": path})
 
     def _report_test(self, ckpt_path: str | None) -> dict[str, Path]:
-        """Prints the table of a test, writes the rest, and returns where it is."""
-        # Both talk to the other processes, so all of them come here.
-        confusion = self.model.test_confusion.compute().cpu()
-        log_dir = self._log_dir()
-        if not self.trainer.is_global_zero:
-            return {}
-        class_names = self.model.class_names
-        print(f"\n{format_table(confusion, class_names)}\n")
-        if self._dry:
-            return {}
-        metrics, table = log_dir / "test_metrics.json", log_dir / "test_classes.csv"
-        picture = log_dir / "confusion_matrix.png"
-        write_test_metrics(metrics, confusion, class_names, ckpt_path)
-        write_test_table(table, confusion, class_names)
-        save_figure(plot_confusion(confusion, class_names), picture)
-        written = {"test metrics": metrics, "test by class": table, "confusion matrix": picture}
-        return {**written, **self._draw_mistakes(log_dir)}
-
-    def _draw_mistakes(self, log_dir: Path) -> dict[str, Path]:
-        """Draws misclassified clouds of a test, spread over all of them, and returns where."""
-        mistakes = sorted(self.model.test_mistakes)
-        if not mistakes:
-            return {}
-        dataset, class_names = self.datamodule.datasets["test"], self.model.class_names
-        step = max(1.0, len(mistakes) / _MOST_MISTAKES)
-        some = [mistakes[int(step * n)] for n in range(min(len(mistakes), _MOST_MISTAKES))]
-        clouds = [dataset[index]["points"] for index, _, _ in some]
-        titles = [
-            f"predicted {class_names[prediction]}\ntrue {class_names[label]}\n"
-            f"{Path(dataset.pool.names[index]).name}"
-            for index, label, prediction in some
-        ]
-        options: dict[str, Any] = {
-            "columns": min(_MISTAKES_IN_A_ROW, len(some)),
-            "up_axis": self.datamodule.preprocessing["up_axis"],
-        }
-        picture, page = log_dir / "misclassified.png", log_dir / "misclassified.html"
-        save_figure(plot_clouds(clouds, titles, **options), picture)
-        write_text(page, clouds_page(clouds, titles, **options))
-        which = "misclassified"
-        if len(some) < len(mistakes):
-            which = f"{len(some)} of {len(mistakes)} {which}"
-        return {which: picture, f"{which}, to turn": page}
+        log_dir = None if self._dry else self._log_dir()
+        return report_test(self.model, self.datamodule, log_dir, ckpt_path)
 
     def _log_dir(self) -> Path:
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
@@ -290,8 +241,7 @@ def main(args: list[str] | None = None) -> None:
     except (
         OSError,
         FloatingPointError,
-        DownloadError,
-        MeshTreeError,
+        DataError,
         ExportError,
         PredictionTableError,
     ) as error:
@@ -328,7 +278,8 @@ def _run_lightning(args: list[str] | None) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveWholeConfig,
+        save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={
             "callbacks": [EpochLog(), StopOnSignal()],
             "logger": {

@@ -143,9 +143,9 @@ def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypa
 
     drawn, seen = [], []
     monkeypatch.setattr(ClassificationTask, "forward", forward)
-    monkeypatch.setattr("sharedmlp.cli._MOST_MISTAKES", 2)
+    monkeypatch.setattr("sharedmlp.outcome._MOST_MISTAKES", 2)
     monkeypatch.setattr(
-        "sharedmlp.cli.plot_clouds",
+        "sharedmlp.outcome.plot_clouds",
         lambda *args, **options: (drawn.append((args, options)), plot_clouds(*args, **options))[1],
     )
     main(["test", "--config", "tiny.yaml", "--ckpt_path", BEST, "--data.up_axis", "y"])
@@ -359,6 +359,27 @@ def test_a_set_without_test_split_says_what_to_do(tmp_path, monkeypatch, capsys)
         main(["test", *arguments, "--ckpt_path", "a/best.ckpt"])
     assert "has no test split" in str(error.value.code)
     assert "sharedmlp validate" in str(error.value.code)
+
+
+def test_data_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = write_hdf5(tmp_path / "set", pool_size=32)
+    (root / "ply_data_train0.h5").write_bytes(b"no HDF5")
+    with pytest.raises(SystemExit) as error:
+        main(["fit", "--data", "HDF5DataModule", "--data.root", str(root)])
+    assert str(error.value.code).startswith("sharedmlp: error: ")
+    assert "no readable HDF5 file" in str(error.value.code)
+
+
+def test_the_config_of_a_run_is_there_whole_or_not_at_all(inside, monkeypatch, tmp_path):
+    def fail(source, target):
+        assert "seed_everything: 0" in Path(source).read_text()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sharedmlp.data.disk.os.replace", fail)
+    with pytest.raises(SystemExit, match=r"config.yaml cannot be written \(No space left"):
+        main(["fit", "--config", "tiny.yaml", "--trainer.logger.save_dir", str(tmp_path)])
+    assert not list(tmp_path.rglob("config.yaml*"))
 
 
 def test_a_missing_h5py_is_one_line_with_the_extra(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 def inside(trained, tmp_path, monkeypatch):
     """A folder with the checkpoint, the exported file, and a folder with two meshes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharedmlp.commands.find_critical_sets", coarse_sets)
+    monkeypatch.setattr("sharedmlp.commands.show.find_critical_sets", coarse_sets)
     for suffix in (".ckpt", ".safetensors"):
         shutil.copy(trained.with_suffix(suffix), tmp_path)
     (tmp_path / "meshes" / "deeper").mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_coordinates_that_stay_as_they_are_are_mentioned(inside, capsys):
 def test_show_draws_clouds_and_their_critical_sets(inside, capsys, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "sharedmlp.commands.clouds_page",
+        "sharedmlp.commands.show.clouds_page",
         lambda clouds, titles, **options: drawn.append((clouds, titles, options)) or "page",
     )
     points = np.random.default_rng(0).normal(size=(16, 3))

@@ -3,6 +3,7 @@
 from sharedmlp.data.clouds import find_cloud_files, read_cloud, turn_up_axis
 from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
+from sharedmlp.data.errors import DataError
 from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
 from sharedmlp.data.mesh import MeshReadError, read_mesh
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
@@ -27,6 +28,7 @@ __all__ = [
     "SHAPE_CLASSES",
     "TERMS",
     "Compose",
+    "DataError",
     "DownloadError",
     "MeshReadError",
     "MeshTreeError",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
+from sharedmlp.data.errors import DataError
 from sharedmlp.data.pool import PointPool
 
 SPLITS = ("train", "test")
@@ -24,7 +25,7 @@ _CACHE_FOLDER = ".sharedmlp_cache"
 _FEW_FILES = 16
 
 
-class MeshTreeError(ValueError):
+class MeshTreeError(DataError):
     """Files of a tree cannot be used, and going on without them is not wanted or possible.
 
     Attributes:

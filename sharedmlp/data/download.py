@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sharedmlp.data.errors import DataError
+
 if TYPE_CHECKING:
     import requests
 
@@ -18,7 +20,7 @@ _PAUSE = 2.0  # seconds before a broken connection is tried again
 _CHUNK = 1 << 16
 
 
-class DownloadError(ValueError):
+class DownloadError(DataError):
     """A file cannot be had, or is not the one it should be; the message says what to do."""
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedmlp.data.errors import DataError
 from sharedmlp.data.lists import read_names
 from sharedmlp.data.pool import PointPool
 
@@ -32,7 +33,7 @@ def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: where `shape_names.txt` is missing.
-        ValueError: where it is empty.
+        DataError: where it is empty.
     """
     return tuple(read_names(Path(root) / "shape_names.txt", _LAYOUT))
 
@@ -52,7 +53,7 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
 
     Raises:
         FileNotFoundError: where a file of the layout is missing.
-        ValueError: where a file is no HDF5 file, a shape, a dtype or a label is not what the
+        DataError: where a file is no HDF5 file, a shape, a dtype or a label is not what the
             layout says, or a coordinate is not finite.
         ImportError: where h5py is not installed.
     """
@@ -76,16 +77,16 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            raise ValueError(f"{path}: no readable HDF5 file ({error})") from error
+            raise DataError(f"{path}: no readable HDF5 file ({error})") from error
         with file:
             points, classes = _read_arrays(path, file)
         if clouds and points.shape[1:] != clouds[0].shape[1:]:
-            raise ValueError(
+            raise DataError(
                 f"{path}: clouds of shape {points.shape[1:]} where {files[0].name} has "
                 f"{clouds[0].shape[1:]}"
             )
         if len(classes) and not (classes.min() >= 0 and classes.max() < len(class_names)):
-            raise ValueError(
+            raise DataError(
                 f"{path}: labels from {classes.min()} to {classes.max()} where shape_names.txt "
                 f"has {len(class_names)} classes, 0 to {len(class_names) - 1}"
             )
@@ -101,7 +102,7 @@ def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
 
     array = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
-        raise ValueError(
+        raise DataError(
             f"{path}: expected {key!r} to be an array in the file itself, found a link, a group, "
             "or an array whose values are in other files"
         )
@@ -109,7 +110,7 @@ def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
     stored = min(array.id.get_storage_size(), path.stat().st_size)
     claimed = max(math.prod(array.shape), math.prod(array.chunks or ())) * array.dtype.itemsize
     if claimed > max(_LARGEST_RATIO * stored, _SMALL):
-        raise ValueError(
+        raise DataError(
             f"{path}: {key!r} of shape {array.shape} claims {claimed} bytes, more than "
             f"{_LARGEST_RATIO} times the {stored} that are stored for it"
         )
@@ -119,16 +120,16 @@ def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
 def _read_arrays(path: Path, file: h5py.File) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     missing = [key for key in ("data", "label") if key not in file]
     if missing:
-        raise ValueError(f"{path}: no dataset {missing}; expected 'data' and 'label'")
+        raise DataError(f"{path}: no dataset {missing}; expected 'data' and 'label'")
     data, label = (_open_array(path, file, key) for key in ("data", "label"))
     if data.ndim != 3 or data.shape[1] < 1 or data.shape[2] != 3 or data.dtype.kind != "f":
-        raise ValueError(
+        raise DataError(
             f"{path}: expected 'data' of shape (n, P, 3), floating point, got shape {data.shape} "
             f"and dtype {data.dtype}"
         )
     rows = len(data)
     if label.shape not in ((rows,), (rows, 1)) or label.dtype.kind not in "iu":
-        raise ValueError(
+        raise DataError(
             f"{path}: expected 'label' of shape ({rows}, 1) or ({rows},), integer, got shape "
             f"{label.shape} and dtype {label.dtype}"
         )
@@ -136,10 +137,10 @@ def _read_arrays(path: Path, file: h5py.File) -> tuple[NDArray[np.float32], NDAr
         points = np.asarray(data[...], dtype=np.float32)
         labels = np.asarray(label[...], dtype=np.int64).reshape(-1)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
+        raise DataError(f"{path}: cannot be read ({error})") from error
     finite = np.isfinite(points).all(axis=(1, 2))
     if not finite.all():
-        raise ValueError(
+        raise DataError(
             f"{path}: cloud {int(np.argmin(finite))} has a coordinate that is not finite"
         )
     return points, labels

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from sharedmlp.data.errors import DataError
+
 
 def read_names(path: Path, layout: str) -> list[str]:
     """The lines of a file, stripped, without empty ones.
@@ -12,15 +14,15 @@ def read_names(path: Path, layout: str) -> list[str]:
 
     Raises:
         FileNotFoundError: where the file is missing.
-        ValueError: where it is empty or no text.
+        DataError: where it is empty or no text.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {layout}")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text ({error}); {layout}") from error
+        raise DataError(f"{path} is no text ({error}); {layout}") from error
     names = [line for line in lines if line]
     if not names:
-        raise ValueError(f"{path} is empty; {layout}")
+        raise DataError(f"{path} is empty; {layout}")
     return names

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sharedmlp.data.errors import DataError
 from sharedmlp.data.gltf import GltfError, check_gltf
 from sharedmlp.data.off import OffError, check_off
 from sharedmlp.data.plain_off import read_plain_off
@@ -24,7 +25,7 @@ _SUFFIXES = frozenset({".off", ".obj", ".ply", ".stl", ".stl_ascii", ".glb", ".g
 _SMALLEST_RELATIVE_AREA = 1e-12
 
 
-class MeshReadError(ValueError):
+class MeshReadError(DataError):
     """A mesh file that cannot be used.
 
     Attributes:

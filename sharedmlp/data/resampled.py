@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed, name_generator
+from sharedmlp.data.errors import DataError
 from sharedmlp.data.lists import read_names
 from sharedmlp.data.mesh import MeshReadError, read_file
 from sharedmlp.data.pool import PointPool
@@ -44,7 +45,8 @@ def read_resampled_class_names(root: str | Path, subset: Subset = "modelnet40") 
 
     Raises:
         FileNotFoundError: where their file is missing.
-        ValueError: where it is empty, or there is no such subset.
+        DataError: where it is empty.
+        ValueError: where there is no such subset.
     """
     if subset not in ("modelnet40", "modelnet10"):
         raise ValueError(f"expected the subset 'modelnet40' or 'modelnet10', got {subset!r}")
@@ -86,7 +88,8 @@ def prepare_resampled(
 
     Raises:
         FileNotFoundError: where a list or a cloud that it names is missing.
-        ValueError: where a list does not fit the classes, or an argument is out of range.
+        DataError: where a list does not fit the classes.
+        ValueError: where an argument is out of range.
         MeshTreeError: where no cloud can be used, where a file cannot be opened at all, or, with
             `strict`, where any file cannot be used; it lists all of them.
         OSError: where the cache cannot be written.
@@ -173,7 +176,7 @@ def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> li
         class_name = cloud.rpartition("_")[0]
         # A name with a folder in it would lead elsewhere, if a class is called so too.
         if class_name not in labels or Path(cloud).name != cloud or class_name in (".", ".."):
-            raise ValueError(
+            raise DataError(
                 f"{listing}: {cloud!r} belongs to no class of {len(labels)} in the list of "
                 f"names; {_LAYOUT}"
             )
@@ -191,7 +194,7 @@ def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> li
         )
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{listing}: {twice!r} is named more than once")
+        raise DataError(f"{listing}: {twice!r} is named more than once")
     return sources
 
 

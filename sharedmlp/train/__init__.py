@@ -3,14 +3,10 @@
 from sharedmlp.train.callbacks import EpochLog
 from sharedmlp.train.checkpoint import load_trained
 from sharedmlp.train.checkpoint_io import WholeCheckpointIO
-from sharedmlp.train.data import (
-    HDF5DataModule,
-    MeshTreeDataModule,
-    PointCloudDataModule,
-    ShapesDataModule,
-)
+from sharedmlp.train.data import PointCloudDataModule
 from sharedmlp.train.interrupt import Interrupted, StopOnSignal
 from sharedmlp.train.resampled import NormalResampledDataModule
+from sharedmlp.train.sets import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
 from sharedmlp.train.task import ClassificationTask
 
 __all__ = [

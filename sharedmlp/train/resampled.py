@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from sharedmlp.data import PointPool, prepare_resampled, read_resampled_class_names
-from sharedmlp.train.data import MeshTreeDataModule, Split
+from sharedmlp.train.data import Split
+from sharedmlp.train.sets import MeshTreeDataModule
 
 
 class NormalResampledDataModule(MeshTreeDataModule):

@@ -8,7 +8,7 @@ from itertools import islice
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from sharedmlp.data import PointCloudDataset, identity_collate
+from sharedmlp.data import DataError, PointCloudDataset, identity_collate
 from sharedmlp.train.interrupt import ignore_interrupts
 from sharedmlp.train.seed import derive_seed, run_seed
 
@@ -31,7 +31,7 @@ class EpochSampler(DistributedSampler[int]):
         epoch: The epoch that comes first.
 
     Raises:
-        ValueError: If there are not two clouds for a batch.
+        DataError: If there are not two clouds for a batch.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EpochSampler(DistributedSampler[int]):
             seed=derive_seed(run_seed()),
         )
         if batch_size < 2 or self.num_samples < 2:
-            raise ValueError(
+            raise DataError(
                 "training needs batches of at least two clouds (batch norm is undefined for one), "
                 f"got batch_size={batch_size} and {self.num_samples} training clouds a process: "
                 "raise batch_size, or bring more clouds"
@@ -93,13 +93,13 @@ def shard_batch_size(num_clouds: int, batch_size: int, num_replicas: int) -> int
         num_replicas: Number of processes.
 
     Raises:
-        ValueError: If there are fewer clouds than processes.
+        DataError: If there are fewer clouds than processes.
     """
     fewest, rest = divmod(num_clouds, num_replicas)
     if num_replicas == 1 or (rest == 0 and fewest):
         return batch_size
     if fewest == 0:
-        raise ValueError(
+        raise DataError(
             f"{num_clouds} clouds to evaluate are too few for {num_replicas} processes: each needs "
             "one; take fewer processes (--trainer.devices), or bring more clouds"
         )

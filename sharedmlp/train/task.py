@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from sharedmlp.data import DataError
 from sharedmlp.models import create_model, orthogonality_penalty
 from sharedmlp.train.finite import check_loss, check_weights
 from sharedmlp.train.metrics import MeanClassAccuracy, MeanLoss
@@ -247,7 +248,7 @@ class ClassificationTask(pl.LightningModule):
         """
         trained = checkpoint.get("hyper_parameters", {}).get("class_names")
         if trained is not None and list(trained) != self.class_names:
-            raise ValueError(
+            raise DataError(
                 f"the checkpoint was trained on the {len(trained)} classes {list(trained)}, "
                 f"but the data has the {len(self.class_names)} classes {self.class_names}: "
                 "point --data.root at data with the same classes, or train on this data"

@@ -110,7 +110,7 @@ def test_mesh_tree_with_normals_has_six_channels(tmp_path):
 
 
 def test_shapes_are_written_in_the_order_of_their_labels(tmp_path, monkeypatch):
-    import sharedmlp.train.data as module
+    import sharedmlp.train.sets as module
 
     def write_few(root):
         for number, name in enumerate(SHAPE_CLASSES):
