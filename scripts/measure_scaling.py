@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytorch_lightning as pl
+from torch import distributed
 
 from sharedmlp.data import PointPool
 from sharedmlp.train import ClassificationTask, PointCloudDataModule
@@ -77,7 +78,9 @@ def train(options: argparse.Namespace, norm: str) -> None:
     trainer.fit(ClassificationTask(data.class_names, model="pointnet", norm=norm), data)
     if trainer.is_global_zero:
         times = timer.times[WARM_UP - 1 :]
-        print(json.dumps(statistics.median(np.diff(times))))
+        print(json.dumps(statistics.median(np.diff(times))), flush=True)
+    if distributed.is_initialized():  # or its threads may abort the process as it ends
+        distributed.destroy_process_group()
 
 
 def measure(options: argparse.Namespace, processes: int, threads: int, norm: str) -> float:

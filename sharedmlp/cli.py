@@ -12,6 +12,7 @@ from jsonargparse import set_parsing_settings
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import distributed
 
 from sharedmlp.commands import COMMANDS
 from sharedmlp.data import DataError
@@ -295,3 +296,6 @@ def _run_lightning(args: list[str] | None) -> None:
         },
         args=args,
     )
+    if distributed.is_available() and distributed.is_initialized():
+        # Lightning leaves gloo's threads alone, and they may abort the process as it ends.
+        distributed.destroy_process_group()
