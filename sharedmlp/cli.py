@@ -268,6 +268,7 @@ def _is_on_data(args: list[str]) -> bool:
 
 
 def _run_lightning(args: list[str] | None) -> None:
+    joined = distributed.is_initialized()
     # A config names no function that runs commands; jsonargparse has a list of those.
     set_parsing_settings(import_path_denylist=[])
     for message in _NOISE:
@@ -296,6 +297,6 @@ def _run_lightning(args: list[str] | None) -> None:
         },
         args=args,
     )
-    if distributed.is_available() and distributed.is_initialized():
+    if not joined and distributed.is_initialized():
         # Lightning leaves gloo's threads alone, and they may abort the process as it ends.
         distributed.destroy_process_group()
