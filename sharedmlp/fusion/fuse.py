@@ -42,7 +42,7 @@ def fuse(model: _Model) -> _Model:
     layer or a convolution with kernel 1, then batch norm or none, then ReLU, LeakyReLU, tanh,
     sigmoid or none, as modules or functions, in place or not, then ``torch.max(x, dim)``, ``amax``,
     ``F.max_pool1d`` or ``F.max_pool2d`` over a whole axis, or ``F.adaptive_max_pool1d`` or
-    ``F.adaptive_max_pool2d`` to 1. Narrow layers in front of it join in where they can. Axes may be
+    ``F.adaptive_max_pool2d`` to 1. Hidden layers before it join in where they can. Axes may be
     moved in between. Everything else runs as before, such as the pattern under autocast, in
     compiled, exported or traced code, inside ``torch.utils.checkpoint`` and in ``torch.func``.
 

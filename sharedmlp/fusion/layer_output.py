@@ -14,7 +14,7 @@ from torch.nn import functional
 from sharedmlp.fusion.deferred import Pending
 from sharedmlp.fusion.report import Site
 from sharedmlp.layers.folded import can_fold
-from sharedmlp.layers.fused import can_fuse_narrow
+from sharedmlp.layers.fused import can_fuse_hidden_layer
 from sharedmlp.layers.pointwise import PointwiseLayer
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -93,7 +93,7 @@ class LayerCall:
             return False
         if norm.training:
             first = norm.owes or norm.running_mean is None  # a second run would move them again
-            return first and can_fuse_narrow(self.module)
+            return first and can_fuse_hidden_layer(self.module)
         return not torch.is_grad_enabled() and can_fold(self.module)
 
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharedmlp.layers.eager import eagerly
 from sharedmlp.layers.fused import has_hooks, is_plain_linear
 from sharedmlp.layers.pointwise import PointwiseLayer
-from sharedmlp.layers.threads import run_jobs, thread_buffer
-from sharedmlp.layers.tiles import deal_clouds, deal_rows, tile_points
+from sharedmlp.ops.eager import eagerly
+from sharedmlp.ops.threads import run_jobs, thread_buffer
+from sharedmlp.ops.tiles import split_clouds, split_rows, tile_points
 
 
 def can_fold(layer: PointwiseLayer) -> bool:
@@ -64,7 +64,7 @@ def folded_max_pool(layers: Sequence[PointwiseLayer], clouds: Tensor) -> Tensor:
     """
     *hidden, (last_weight, last_bias) = [fold(layer) for layer in layers]
     activations = [layer.activation or nn.Identity() for layer in layers]
-    jobs = deal_clouds(clouds, tile_points(clouds) // 2)  # the products then fit a smaller cache
+    jobs = split_clouds(clouds, tile_points(clouds) // 2)  # the products then fit a smaller cache
     out_channels = len(last_weight)
     maxima = clouds.new_full((len(clouds), out_channels), -torch.inf)
 
@@ -90,7 +90,7 @@ def folded_mlp(layers: Sequence[PointwiseLayer], rows: Tensor) -> Tensor:
     """Applies layers that :func:`can_fold` on a CPU, ``(M, C) -> (M, D)``, without gradients."""
     folded = [fold(layer) for layer in layers]
     activations = [layer.activation or nn.Identity() for layer in layers]
-    jobs = deal_rows(rows)
+    jobs = split_rows(rows)
     result = rows.new_empty(len(rows), len(folded[-1][0]))
 
     def worker(numbers: Iterator[int]) -> None:

@@ -6,7 +6,7 @@ statistics follow from the mean m and the covariance S of the layer's input: wit
 each channel, so the max moves in front of them, with the rows of W flipped in sign where batch
 norm's weight is negative; only ``(B, D)`` winning values go through them. The gradients of all
 points that did not win come from the statistics alone, through m and S
-(:mod:`sharedmlp.layers.winners`).
+(:mod:`sharedmlp.ops.linear_argmax`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharedmlp.layers.eager import eagerly
-from sharedmlp.layers.narrow import Narrow, input_moments, narrow_moments, narrow_rows
 from sharedmlp.layers.pointwise import PointwiseLayer
-from sharedmlp.layers.segments import Segments, find_segment_winners
 from sharedmlp.layers.sync_norm import (
     SyncBatchNorm,
     shared_center,
@@ -30,8 +27,16 @@ from sharedmlp.layers.sync_norm import (
     sharing_group,
     track,
 )
-from sharedmlp.layers.tiles import sample_rows
-from sharedmlp.layers.winners import Winners, find_winners
+from sharedmlp.ops.eager import eagerly
+from sharedmlp.ops.linear_argmax import LinearArgmax, linear_argmax
+from sharedmlp.ops.linear_bn_relu import (
+    FoldedLinear,
+    input_moments,
+    linear_bn_relu,
+    linear_bn_relu_moments,
+)
+from sharedmlp.ops.segments import Segments, segment_linear_argmax
+from sharedmlp.ops.tiles import sample_rows
 
 _LINEARS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm)
@@ -39,7 +44,7 @@ _MONOTONE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
 class _Find(Protocol):
-    """How the winners are found: :func:`find_winners`, or the same over segments."""
+    """How the winners are found: :func:`linear_argmax`, or the same over segments."""
 
     def __call__(
         self,
@@ -50,8 +55,8 @@ class _Find(Protocol):
         *,
         moments: bool,
         search_dtype: torch.dtype,
-        layer: Narrow | None = None,
-    ) -> Winners: ...
+        layer: FoldedLinear | None = None,
+    ) -> LinearArgmax: ...
 
 
 def is_plain_linear(linear: nn.Module) -> bool:
@@ -133,9 +138,9 @@ def fused_max_pool(
         clouds = clouds.to(weight.dtype)
         search_dtype = search_dtype or result_dtype
         norm = layer.norm
-        find: _Find = find_winners
+        find: _Find = linear_argmax
         if segments is not None:
-            find = partial(find_segment_winners, segments=segments)
+            find = partial(segment_linear_argmax, segments=segments)
         if not isinstance(norm, _BatchNorm):
             found = find(
                 clouds,
@@ -202,16 +207,16 @@ def _batch_norm_max(
 
 @eagerly
 def fused_mlp(layers: Sequence[PointwiseLayer], rows: Tensor) -> Tensor:
-    """Applies layers that :func:`can_fuse_narrow` in training, ``(M, C) -> (M, D)``."""
+    """Applies layers that :func:`can_fuse_hidden_layer` in training, ``(M, C) -> (M, D)``."""
     clouds = rows[None]
     count = rows.new_tensor([len(rows)])
     clouds, narrow, _ = _fold_hidden(layers, clouds, sample_rows(clouds), count)
-    return narrow_rows(clouds[0], narrow)
+    return linear_bn_relu(clouds[0], narrow)
 
 
 def _fold_hidden(
     hidden: Sequence[PointwiseLayer], clouds: Tensor, sample: Tensor, count: Tensor
-) -> tuple[Tensor, Narrow, Tensor]:
+) -> tuple[Tensor, FoldedLinear, Tensor]:
     """Takes clouds and sample up to the last hidden layer, and the sample through that one too.
 
     Returns:
@@ -224,7 +229,9 @@ def _fold_hidden(
         norm = cast("_BatchNorm", layer.norm)
         center = _center(norm, sample, count)
         moments = (
-            input_moments(rows, center) if narrow is None else narrow_moments(rows, narrow, center)
+            input_moments(rows, center)
+            if narrow is None
+            else linear_bn_relu_moments(rows, narrow, center)
         )
         rows = moments.rows
         narrow = _fold_batch_norm(layer, center, (moments.mean, moments.second), count)
@@ -236,16 +243,16 @@ def _fold_hidden(
 
 def _fold_batch_norm(
     layer: PointwiseLayer, center: Tensor, moments: tuple[Tensor, Tensor], count: Tensor
-) -> Narrow:
+) -> FoldedLinear:
     weight = layer.linear.get_parameter("weight").flatten(1)
     bias = cast("Tensor | None", layer.linear.bias)
     norm = cast("_BatchNorm", layer.norm)
     variance, shift = _statistics(norm, weight, bias, center, moments, count)
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is None:
-        return Narrow(center, weight * scale[:, None], -shift * scale)
+        return FoldedLinear(center, weight * scale[:, None], -shift * scale)
     scale = scale * norm.weight
-    return Narrow(center, weight * scale[:, None], norm.bias - shift * scale)
+    return FoldedLinear(center, weight * scale[:, None], norm.bias - shift * scale)
 
 
 def _center(norm: _BatchNorm, sample: Tensor, count: Tensor) -> Tensor:
@@ -285,11 +292,11 @@ def can_fuse_hidden(layers: Sequence[PointwiseLayer]) -> bool:
     *hidden, last = layers
     norm = last.norm
     shared = isinstance(norm, _BatchNorm) and (norm.training or norm.running_mean is None)
-    return shared and all(map(can_fuse_narrow, hidden))
+    return shared and all(map(can_fuse_hidden_layer, hidden))
 
 
-def can_fuse_narrow(layer: PointwiseLayer) -> bool:
-    """Whether a layer in front of the last is one for :mod:`sharedmlp.layers.narrow`."""
+def can_fuse_hidden_layer(layer: PointwiseLayer) -> bool:
+    """Whether a layer in front of the last is one for :mod:`sharedmlp.ops.linear_bn_relu`."""
     weight = layer.linear.weight
     assert isinstance(weight, Tensor)
     norm = layer.norm

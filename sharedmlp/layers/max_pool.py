@@ -12,14 +12,14 @@ from torch import Tensor
 from sharedmlp.layers.folded import can_fold, folded_max_pool
 from sharedmlp.layers.fused import can_fuse_hidden, fused_max_pool, fused_not_supported_reasons
 from sharedmlp.layers.pointwise import PointwiseLayer
-from sharedmlp.layers.segments import (
+from sharedmlp.layers.shared_mlp import SharedMLP
+from sharedmlp.ops.segments import (
     Segments,
     check_batch,
     check_mask,
     fill_empty,
     segment_max,
 )
-from sharedmlp.layers.shared_mlp import SharedMLP
 
 
 class SharedMLPMaxPool(SharedMLP):

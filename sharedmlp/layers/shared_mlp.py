@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharedmlp.layers.backend import get_backend
 from sharedmlp.layers.folded import can_fold, folded_mlp
-from sharedmlp.layers.fused import can_fuse_narrow, fused_mlp
+from sharedmlp.layers.fused import can_fuse_hidden_layer, fused_mlp
 from sharedmlp.layers.pointwise import ACTIVATIONS, PointwiseLayer
 
 
@@ -50,7 +50,7 @@ class SharedMLP(nn.Module):
         norm_kwargs: Further arguments of the norm modules, such as ``{"momentum": 0.01}``.
         fused: Takes the same steps in fewer passes over memory where it can: on a CPU, with batch
             norm, and in training with ReLU and layers that do not narrow. The modules themselves
-            are not called then (:mod:`sharedmlp.layers.narrow`).
+            are not called then (:mod:`sharedmlp.ops.linear_bn_relu`).
 
     Raises:
         ValueError: If an argument, or the shape of an input, is not one of the above.
@@ -143,7 +143,7 @@ class SharedMLP(nn.Module):
             run = None
             if not torch.is_grad_enabled() and all(map(can_fold, layers)):
                 run = folded_mlp
-            elif all(map(can_fuse_narrow, layers)):
+            elif all(map(can_fuse_hidden_layer, layers)):
                 run = fused_mlp
             if run is not None:
                 y: Tensor = run(layers, rows)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
-from sharedmlp.layers import tiles, winners
+from sharedmlp.ops import linear_argmax as argmax_op
+from sharedmlp.ops import tiles
 from tests.formula import randomize
 from tests.layers.fused_pool import BACKENDS, DTYPES, WIDTHS, clouds, compare_with_formula, make
 from tests.tolerances import assert_close
@@ -162,9 +163,9 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
     torch.manual_seed(0)
     pool = SharedMLPMaxPool([*widths, widths[-1] + extra], backend=backend, fused=True).double()
     randomize(pool)
-    normal = tiles._CPU_POINTS, winners.GATHERED
+    normal = tiles._CPU_POINTS, argmax_op.GATHERED
     # Tiles, and parts of them, of every relation to the clouds.
-    tiles._CPU_POINTS, winners.GATHERED = columns, gathered
+    tiles._CPU_POINTS, argmax_op.GATHERED = columns, gathered
     try:
         x = clouds(*shape, widths[0])
         y = pool.train(training)(x)
@@ -175,7 +176,7 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
             assert_close(y, expected(x).max(-2).values)
         compare_with_formula(pool, x, tied_points=True)
     finally:
-        tiles._CPU_POINTS, winners.GATHERED = normal
+        tiles._CPU_POINTS, argmax_op.GATHERED = normal
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -209,7 +210,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads():
             inputs = x.clone().requires_grad_()
             # One layer alone: torch's own kernels in front of it do depend on the threads.
             last = nn.Sequential(pool.layers[-1])[0]
-            found = winners.find_winners(
+            found = argmax_op.linear_argmax(
                 inputs.repeat(1, 1, 2),
                 last.linear.weight,
                 torch.ones(9),

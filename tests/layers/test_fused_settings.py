@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sharedmlp import SharedMLPMaxPool
-from sharedmlp.layers.threads import run_jobs
+from sharedmlp.ops.threads import run_jobs
 from tests.formula import scale_of
 from tests.layers.fused_pool import (
     BACKENDS,

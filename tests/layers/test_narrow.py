@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
-from sharedmlp.layers import narrow, tiles, winners
-from sharedmlp.layers.fused import can_fuse_narrow
+from sharedmlp.layers.fused import can_fuse_hidden_layer
+from sharedmlp.ops import linear_argmax as argmax_op
+from sharedmlp.ops import linear_bn_relu as hidden_op
+from sharedmlp.ops import tiles
 from tests.formula import Formula, randomize
 from tests.formula import compare_with_formula as compare
 from tests.layers.fused_pool import BACKENDS, DTYPES, WIDTHS, clouds, compare_with_formula
@@ -28,22 +30,24 @@ def test_narrow_layers_to_the_second_order():
     weight, bias = clouds(5, 3, seed=4).requires_grad_(), clouds(5, seed=5).requires_grad_()
 
     def layer(x, weight, bias):
-        return narrow.narrow_moments(x, narrow.Narrow(center, weight, bias), behind)
+        return hidden_op.linear_bn_relu_moments(
+            x, hidden_op.FoldedLinear(center, weight, bias), behind
+        )
 
     def layer_and_max(x, weight, bias, wide):
-        found = winners.find_winners(
+        found = argmax_op.linear_argmax(
             x.view(3, 3, 3),
             wide,
             torch.ones(7, dtype=x.dtype),
             behind,
             moments=True,
             search_dtype=x.dtype,
-            layer=narrow.Narrow(center, weight, bias),
+            layer=hidden_op.FoldedLinear(center, weight, bias),
         )
         return found.values, found.mean, found.second_moment
 
     for function, inputs in [
-        (lambda x: narrow.input_moments(x, center), (x,)),
+        (lambda x: hidden_op.input_moments(x, center), (x,)),
         (layer, (x, weight, bias)),
         (layer_and_max, (x, weight, bias, clouds(7, 5, seed=6).requires_grad_())),
     ]:
@@ -117,12 +121,12 @@ def test_moments_keep_their_digits_where_the_sample_is_far_from_the_mean(rows):
     x = torch.zeros(1, rows, 1, dtype=torch.float64)
     x[:, 1::7] = 1.0
     x[:, :: max(1, rows // 1024)] = 1e3
-    found = narrow.input_moments(x[0], tiles.sample_rows(x).mean(0))
+    found = hidden_op.input_moments(x[0], tiles.sample_rows(x).mean(0))
     covariance = found.second - torch.outer(found.mean, found.mean)
     assert_close(covariance[0, 0], x.var(correction=0))
 
 
 def test_a_narrowing_layer_takes_its_modules():
     pool = SharedMLPMaxPool([6, 3, 9], fused=True).double()
-    assert not can_fuse_narrow(pool.layers[0])
+    assert not can_fuse_hidden_layer(pool.layers[0])
     compare_with_formula(pool, clouds(4, 7, 6))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharedmlp import SharedMLPMaxPool
-from sharedmlp.layers import winners
+from sharedmlp.ops import linear_argmax as argmax_op
 from tests.formula import Formula, compare_parameters, randomize, scale_of
 from tests.tolerances import assert_close
 
@@ -103,10 +103,10 @@ def test_rows_in_any_order(training):
 
 
 def test_few_numbers_gathered_at_a_time(monkeypatch):
-    monkeypatch.setattr("sharedmlp.layers.segments.GATHERED", 2 * 54)
+    monkeypatch.setattr("sharedmlp.ops.segments.GATHERED", 2 * 54)
     batch = batch_of([3] * 7)
     compare_flat(make(fused=True), normal(21, 3), batch, 7)
-    assert winners.GATHERED > 2 * 54
+    assert argmax_op.GATHERED > 2 * 54
 
 
 @pytest.mark.parametrize("fused", [True, False])

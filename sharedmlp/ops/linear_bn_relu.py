@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.layers.threads import run_jobs, thread_buffer
-from sharedmlp.layers.tiles import deal_rows, tile_buffer
+from sharedmlp.ops.threads import run_jobs, thread_buffer
+from sharedmlp.ops.tiles import split_rows, tile_buffer
 
 
-class Narrow(NamedTuple):
+class FoldedLinear(NamedTuple):
     """A narrow layer with batch norm folded in: ``relu((x - center) @ weight.T + bias)``.
 
     Attributes:
@@ -63,18 +63,18 @@ def input_moments(x: Tensor, center: Tensor) -> Moments:
     return Moments(*_Moments.apply(x, center))  # type: ignore[no-untyped-call]
 
 
-def narrow_moments(x: Tensor, layer: Narrow, center: Tensor) -> Moments:
+def linear_bn_relu_moments(x: Tensor, layer: FoldedLinear, center: Tensor) -> Moments:
     """Returns ``layer(x)``, ``(M, C) -> (M, D)``, and its moments around the center ``(D,)``."""
-    return Moments(*_NarrowMoments.apply(x, *layer, center))  # type: ignore[no-untyped-call]
+    return Moments(*_LinearBNReLU.apply(x, *layer, center))  # type: ignore[no-untyped-call]
 
 
-def narrow_rows(x: Tensor, layer: Narrow) -> Tensor:
+def linear_bn_relu(x: Tensor, layer: FoldedLinear) -> Tensor:
     """Returns ``layer(x)``, ``(M, C) -> (M, D)``."""
-    y: Tensor = _NarrowMoments.apply(x, *layer, None)[0]  # type: ignore[no-untyped-call]
+    y: Tensor = _LinearBNReLU.apply(x, *layer, None)[0]  # type: ignore[no-untyped-call]
     return y
 
 
-class Partial:
+class PartialSums:
     """Sums over points, a part a job: added at the end, in the order of the jobs."""
 
     def __init__(self, name: str, num_jobs: int, like: Tensor, *shape: int) -> None:
@@ -94,8 +94,8 @@ class MomentSums:
     """Moments in the making."""
 
     def __init__(self, num_jobs: int, like: Tensor, channels: int) -> None:
-        self._first = Partial("first moments", num_jobs, like, channels)
-        self._second = Partial("second moments", num_jobs, like, channels, channels)
+        self._first = PartialSums("first moments", num_jobs, like, channels)
+        self._second = PartialSums("second moments", num_jobs, like, channels, channels)
 
     def add(self, job: int, centred: Tensor) -> None:
         """Adds the rows ``(M, C)`` of a tile."""
@@ -117,7 +117,7 @@ def _plain_moments(rows: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
     return centred.mean(0), centred.t() @ centred / len(rows)
 
 
-def again(
+def double_backward(
     function: Any,  # noqa: ANN401
     inputs: tuple[Tensor | None, ...],
     gradients: tuple[Tensor, ...],
@@ -136,7 +136,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, center: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
         ctx.save_for_backward(x, center)
-        jobs = deal_rows(x)
+        jobs = split_rows(x)
         sums = MomentSums(len(jobs), x, x.shape[1])
 
         def worker(numbers: Iterator[int]) -> None:
@@ -153,13 +153,13 @@ class _Moments(torch.autograd.Function):
         x, center = ctx.saved_tensors
         of_rows, of_mean, of_second = gradients
         if torch.is_grad_enabled():  # somebody will differentiate the gradients again
-            of_x, _ = again(
+            of_x, _ = double_backward(
                 lambda x, center: (x, *_plain_moments(x, center)), (x, center), gradients
             )
             return of_x, None
         offset, matrix = moment_gradients(of_mean, of_second, len(x))
         result = torch.empty_like(x)
-        jobs = deal_rows(x)
+        jobs = split_rows(x)
 
         def worker(numbers: Iterator[int]) -> None:
             for number in numbers:
@@ -172,7 +172,7 @@ class _Moments(torch.autograd.Function):
         return result, None
 
 
-class _NarrowMoments(torch.autograd.Function):
+class _LinearBNReLU(torch.autograd.Function):
     """The layer, and the moments around the center if there is one."""
 
     @staticmethod
@@ -184,9 +184,9 @@ class _NarrowMoments(torch.autograd.Function):
         bias: Tensor,
         center: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        layer = Narrow(input_center, weight, bias)
+        layer = FoldedLinear(input_center, weight, bias)
         y = x.new_empty(len(x), len(weight))
-        jobs = deal_rows(x)
+        jobs = split_rows(x)
         sums = MomentSums(len(jobs), x, len(weight))
 
         def worker(numbers: Iterator[int]) -> None:
@@ -208,16 +208,16 @@ class _NarrowMoments(torch.autograd.Function):
         if torch.is_grad_enabled():  # somebody will differentiate the gradients again
 
             def plain(x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
-                y = Narrow(*constants)(x)
+                y = FoldedLinear(*constants)(x)
                 return (y,) if center is None else (y, *_plain_moments(y, center))
 
-            return (*again(plain, (x, input_center, weight, bias), gradients), None)
+            return (*double_backward(plain, (x, input_center, weight, bias), gradients), None)
         of_y = gradients[0]
         if center is not None:
             offset, matrix = moment_gradients(gradients[1], gradients[2], len(x))
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        jobs = deal_rows(x)
-        sums = NarrowGradients(len(jobs), weight)
+        jobs = split_rows(x)
+        sums = LinearBNReLUGradients(len(jobs), weight)
 
         def worker(numbers: Iterator[int]) -> None:
             for number in numbers:
@@ -240,12 +240,12 @@ class _NarrowMoments(torch.autograd.Function):
         return (of_x, None, *sums.totals(), None)
 
 
-class NarrowGradients:
+class LinearBNReLUGradients:
     """The gradients of a narrow layer's weight and bias in the making."""
 
     def __init__(self, num_jobs: int, weight: Tensor) -> None:
-        self._weight = Partial("narrow weights", num_jobs, weight, *weight.shape)
-        self._bias = Partial("narrow biases", num_jobs, weight, len(weight))
+        self._weight = PartialSums("narrow weights", num_jobs, weight, *weight.shape)
+        self._bias = PartialSums("narrow biases", num_jobs, weight, len(weight))
 
     def add(self, job: int, gradient: Tensor, y: Tensor, inputs: Tensor) -> None:
         """Takes the gradient ``(M, D)`` of y back through ReLU, in place, and adds the layer's."""

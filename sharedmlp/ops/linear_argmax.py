@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.layers.narrow import (
+from sharedmlp.ops.linear_bn_relu import (
+    FoldedLinear,
+    LinearBNReLUGradients,
     MomentSums,
-    Narrow,
-    NarrowGradients,
-    Partial,
-    again,
+    PartialSums,
+    double_backward,
     moment_gradients,
 )
-from sharedmlp.layers.threads import run_jobs, thread_buffer
-from sharedmlp.layers.tiles import Tile, deal_clouds, tile_buffer
+from sharedmlp.ops.threads import run_jobs, thread_buffer
+from sharedmlp.ops.tiles import Tile, split_clouds, tile_buffer
 
 # A CPU's max with index looks at one number at a time, amax at a vector of them: so amax leaves
 # one candidate for each of this many columns modulo it, and max looks at those.
@@ -36,8 +36,8 @@ _GROUP = 64
 GATHERED = 2**19
 
 
-class Winners(NamedTuple):
-    """What :func:`find_winners` finds in G clouds of N points, M = G * N.
+class LinearArgmax(NamedTuple):
+    """What :func:`linear_argmax` finds in G clouds of N points, M = G * N.
 
     Attributes:
         values: ``(G, D)``, ``W_d . (x_n - center)`` of the winner (without the sign).
@@ -53,7 +53,7 @@ class Winners(NamedTuple):
     second_moment: Tensor
 
 
-def find_winners(
+def linear_argmax(
     clouds: Tensor,
     weight: Tensor,
     sign: Tensor,
@@ -61,8 +61,8 @@ def find_winners(
     *,
     moments: bool,
     search_dtype: torch.dtype,
-    layer: Narrow | None = None,
-) -> Winners:
+    layer: FoldedLinear | None = None,
+) -> LinearArgmax:
     """Finds the winners and the moments; differentiable in clouds, weight and layer.
 
     Args:
@@ -75,13 +75,13 @@ def find_winners(
             that of the clouds, the winner's value is computed again in theirs.
         layer: Applied to the clouds first, C' to C channels.
     """
-    outputs = _FindWinners.apply(  # type: ignore[no-untyped-call]
+    outputs = _LinearArgmax.apply(  # type: ignore[no-untyped-call]
         clouds, weight, *(layer or (None, None, None)), sign, center, moments, search_dtype
     )
-    return Winners(*outputs)
+    return LinearArgmax(*outputs)
 
 
-class _FindWinners(torch.autograd.Function):
+class _LinearArgmax(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
@@ -94,7 +94,7 @@ class _FindWinners(torch.autograd.Function):
         center: Tensor,
         moments: bool,
         search_dtype: torch.dtype,
-    ) -> Winners:
+    ) -> LinearArgmax:
         layer = _layer(layer_center, layer_weight, layer_bias)
         found = _search(clouds, layer, weight, sign, center, moments, search_dtype)
         ctx.mark_non_differentiable(found.indices)
@@ -117,7 +117,7 @@ class _FindWinners(torch.autograd.Function):
                 return _plain(clouds if layer is None else layer(clouds), weight, center, indices)
 
             of_outputs = (of_values, of_mean, of_second)
-            return (*again(plain, (clouds, weight, *of_layer), of_outputs), *[None] * 4)
+            return (*double_backward(plain, (clouds, weight, *of_layer), of_outputs), *[None] * 4)
         count = clouds.shape[0] * clouds.shape[1]
         of_clouds, of_weight, of_layer_weight, of_layer_bias = _backward(
             clouds,
@@ -132,10 +132,12 @@ class _FindWinners(torch.autograd.Function):
         return of_clouds, of_weight, None, of_layer_weight, of_layer_bias, *[None] * 4
 
 
-def _layer(center: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Narrow | None:
+def _layer(
+    center: Tensor | None, weight: Tensor | None, bias: Tensor | None
+) -> FoldedLinear | None:
     if center is None or weight is None or bias is None:
         return None
-    return Narrow(center, weight, bias)
+    return FoldedLinear(center, weight, bias)
 
 
 def _plain(
@@ -151,16 +153,16 @@ def _plain(
 
 def _search(
     clouds: Tensor,
-    layer: Narrow | None,
+    layer: FoldedLinear | None,
     weight: Tensor,
     sign: Tensor,
     center: Tensor,
     moments: bool,
     search_dtype: torch.dtype,
-) -> Winners:
+) -> LinearArgmax:
     num_clouds, num_points, _ = clouds.shape
     out_channels, channels = weight.shape
-    jobs = deal_clouds(clouds)
+    jobs = split_clouds(clouds)
     values = clouds.new_empty(num_clouds, out_channels)
     indices = torch.empty(num_clouds, out_channels, dtype=torch.int64, device=clouds.device)
     sums = MomentSums(len(jobs), clouds, channels)
@@ -188,7 +190,7 @@ def _search(
     # The value without the sign; where the sign is zero, that of the first point.
     first = clouds[:, 0] if layer is None else layer(clouds[:, 0])
     values = torch.where(sign == 0, (first - center) @ weight.t(), values * sign)
-    return Winners(values, indices, *sums.means(num_clouds * num_points))
+    return LinearArgmax(values, indices, *sums.means(num_clouds * num_points))
 
 
 class _Rows:
@@ -200,7 +202,7 @@ class _Rows:
         centred: The outputs less the center.
     """
 
-    def __init__(self, tile: Tensor, layer: Narrow | None, center: Tensor) -> None:
+    def __init__(self, tile: Tensor, layer: FoldedLinear | None, center: Tensor) -> None:
         count = tile.shape[0] * tile.shape[1]
         self.centred = tile_buffer("centred", tile, len(center))[:count]
         if layer is None:
@@ -245,7 +247,7 @@ def _flat_rows(indices: Tensor, num_points: int) -> Tensor:
 
 def _backward(
     clouds: Tensor,
-    layer: Narrow | None,
+    layer: FoldedLinear | None,
     weight: Tensor,
     center: Tensor,
     indices: Tensor,
@@ -262,9 +264,9 @@ def _backward(
     of_clouds = None
     if needs_clouds:
         of_clouds = torch.empty_like(clouds, memory_format=torch.contiguous_format)
-    jobs = deal_clouds(clouds)
-    of_weight = Partial("weights", len(jobs), weight, *weight.shape)
-    of_layer = None if layer is None else NarrowGradients(len(jobs), layer.weight)
+    jobs = split_clouds(clouds)
+    of_weight = PartialSums("weights", len(jobs), weight, *weight.shape)
+    of_layer = None if layer is None else LinearBNReLUGradients(len(jobs), layer.weight)
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:

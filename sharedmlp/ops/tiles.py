@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.layers.threads import thread_buffer
+from sharedmlp.ops.threads import thread_buffer
 
 # Points of a tile: on a CPU what is made of them then stays in the caches; on a GPU few large
 # kernels beat many small ones.
@@ -47,7 +47,7 @@ def tile_buffer(name: str, like: Tensor, channels: int) -> Tensor:
     return thread_buffer(name, tile_points(like) * channels, like).view(-1, channels)
 
 
-def deal_clouds(clouds: Tensor, size: int | None = None) -> list[list[Tile]]:
+def split_clouds(clouds: Tensor, size: int | None = None) -> list[list[Tile]]:
     """Deals ``clouds (G, N, C)`` to jobs, each a list of tiles of ``size`` points at most."""
     num_clouds, num_points, _ = clouds.shape
     size = size or tile_points(clouds)
@@ -56,18 +56,18 @@ def deal_clouds(clouds: Tensor, size: int | None = None) -> list[list[Tile]]:
     points_of = [(i, min(i + size, num_points)) for i in range(0, num_points, size)]
     return [
         [Tile(*some, *points) for some in clouds_of[share] for points in points_of]
-        for share in deal(len(clouds_of), clouds)
+        for share in split_into_chunks(len(clouds_of), clouds)
     ]
 
 
-def deal_rows(rows: Tensor) -> list[list[slice]]:
+def split_rows(rows: Tensor) -> list[list[slice]]:
     """Deals ``rows (M, C)`` to jobs, each a list of slices."""
     count, step = len(rows), tile_points(rows)
     tiles = [slice(i, min(i + step, count)) for i in range(0, count, step)]
-    return [tiles[share] for share in deal(len(tiles), rows)]
+    return [tiles[share] for share in split_into_chunks(len(tiles), rows)]
 
 
-def deal(count: int, like: Tensor) -> list[slice]:
+def split_into_chunks(count: int, like: Tensor) -> list[slice]:
     """Deals a number of pieces of work to jobs: several on a CPU, one on a GPU."""
     num_jobs = min(_MAX_JOBS if like.device.type == "cpu" else 1, count)
     bounds = [count * i // max(1, num_jobs) for i in range(num_jobs + 1)]

@@ -12,10 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.layers.narrow import Narrow, Partial, again, input_moments, narrow_moments
-from sharedmlp.layers.threads import run_jobs
-from sharedmlp.layers.tiles import deal, tile_points
-from sharedmlp.layers.winners import GATHERED, Winners, best_points, products_at
+from sharedmlp.ops.linear_argmax import GATHERED, LinearArgmax, best_points, products_at
+from sharedmlp.ops.linear_bn_relu import (
+    FoldedLinear,
+    PartialSums,
+    double_backward,
+    input_moments,
+    linear_bn_relu_moments,
+)
+from sharedmlp.ops.threads import run_jobs
+from sharedmlp.ops.tiles import split_into_chunks, tile_points
 
 
 class Segments(NamedTuple):
@@ -116,7 +122,7 @@ def fill_empty(pooled: Tensor, indices: Tensor, segments: Segments) -> tuple[Ten
     return pooled.masked_fill(empty, 0), indices.masked_fill(empty, -1)
 
 
-def find_segment_winners(
+def segment_linear_argmax(
     clouds: Tensor,
     weight: Tensor,
     sign: Tensor,
@@ -124,10 +130,10 @@ def find_segment_winners(
     *,
     moments: bool,
     search_dtype: torch.dtype,
-    layer: Narrow | None = None,
+    layer: FoldedLinear | None = None,
     segments: Segments,
-) -> Winners:
-    """Does what ``find_winners`` does, for the segments of ``clouds (1, M, C)``.
+) -> LinearArgmax:
+    """Does what ``linear_argmax`` does, for the segments of ``clouds (1, M, C)``.
 
     The indices are rows. A cloud without rows gets anything: see :func:`fill_empty`. Moments, and
     the narrow layer, have a pass of their own over the rows: a tile here repeats the last row of
@@ -136,16 +142,16 @@ def find_segment_winners(
     rows = clouds[0]
     mean, second = torch.zeros_like(center), torch.zeros_like(weight[0].diag())
     if layer is not None:
-        rows, mean, second = narrow_moments(rows, layer, center)
+        rows, mean, second = linear_bn_relu_moments(rows, layer, center)
     elif moments:
         rows, mean, second = input_moments(rows, center)
-    values, indices = _FindSegmentWinners.apply(  # type: ignore[no-untyped-call]
+    values, indices = _SegmentLinearArgmax.apply(  # type: ignore[no-untyped-call]
         rows, weight, sign, center, search_dtype, segments
     )
-    return Winners(values, indices, mean, second)
+    return LinearArgmax(values, indices, mean, second)
 
 
-class _FindSegmentWinners(torch.autograd.Function):
+class _SegmentLinearArgmax(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
@@ -172,12 +178,12 @@ class _FindSegmentWinners(torch.autograd.Function):
             def plain(rows: Tensor, weight: Tensor) -> tuple[Tensor]:
                 return (((rows - center)[indices] * weight).sum(-1),)
 
-            return (*again(plain, (rows, weight), (of_values,)), *[None] * 4)
+            return (*double_backward(plain, (rows, weight), (of_values,)), *[None] * 4)
         of_rows = torch.zeros_like(rows) if ctx.needs_input_grad[0] else None
         step = max(1, GATHERED // weight.numel())
         parts = [slice(i, i + step) for i in range(0, len(indices), step)]
-        jobs = deal(len(parts), rows)
-        of_weight = Partial("weights", len(jobs), weight, *weight.shape)
+        jobs = split_into_chunks(len(parts), rows)
+        of_weight = PartialSums("weights", len(jobs), weight, *weight.shape)
 
         def worker(numbers: Iterator[int]) -> None:
             for number in numbers:
@@ -205,7 +211,7 @@ def _search(
     search_weight = signed_weight.to(search_dtype)
     size = tile_points(rows)
     tiles = _tiles(segments, size)
-    jobs = deal(len(tiles), rows)
+    jobs = split_into_chunks(len(tiles), rows)
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:

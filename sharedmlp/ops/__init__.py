@@ -1,0 +1,1 @@
+"""Functions of tensors, without modules: a pointwise layer, batch norm, activation and the max."""
