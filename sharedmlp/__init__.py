@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sharedmlp.fusion import fuse, fusion_report
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Imports what only some users need when they ask for it."""
     if name in ("fuse", "fusion_report"):
         from sharedmlp import fusion

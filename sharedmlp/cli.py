@@ -71,7 +71,7 @@ class SharedMLPCLI(LightningCLI):
         self,
         klass: type,
         subcommand: str,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
@@ -173,21 +173,21 @@ class SharedMLPCLI(LightningCLI):
             written |= self._report_test(best)
         self._print_paths(written)
 
-    def fit(self, **kwargs: Any) -> None:  # noqa: ANN401
+    def fit(self, **kwargs: Any) -> None:
         """Trains."""
         self.trainer.fit(**kwargs, weights_only=True)
 
-    def validate(self, **kwargs: Any) -> None:  # noqa: ANN401
+    def validate(self, **kwargs: Any) -> None:
         """Validates a checkpoint."""
         self.trainer.validate(**kwargs, weights_only=True)
 
-    def test(self, **kwargs: Any) -> None:  # noqa: ANN401
+    def test(self, **kwargs: Any) -> None:
         """Tests a checkpoint and says what came out and what was written."""
         self.trainer.test(**kwargs, weights_only=True, verbose=False)
         ckpt_path = self.config.test.ckpt_path
         self._print_paths({"checkpoint": ckpt_path, **self._report_test(ckpt_path)})
 
-    def predict(self, **kwargs: Any) -> None:  # noqa: ANN401
+    def predict(self, **kwargs: Any) -> None:
         """Writes what a checkpoint says of each cloud of the test split, as it says it."""
         if self.trainer.world_size > 1:
             raise ValueError("predict writes one file from one process: add --trainer.devices 1")
@@ -255,7 +255,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(f"sharedmlp: error: {error}")
 
 
-def _source_of(config: Any) -> dict[str, Any]:  # noqa: ANN401 - the parser's namespace
+def _source_of(config: Any) -> dict[str, Any]:
     """Returns what predictions depend on: the checkpoint and the data, not how it is loaded."""
     data = config.data.as_dict()
     for name in ("batch_size", "num_workers"):

@@ -214,7 +214,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _import_onnxruntime() -> Any:  # noqa: ANN401
+def _import_onnxruntime() -> Any:
     try:
         import onnx  # noqa: F401 - torch.onnx needs both
         import onnxruntime

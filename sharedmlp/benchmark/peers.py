@@ -93,7 +93,7 @@ class PyPIPointNet(nn.Module):
         self._transform: Tensor | None = None
         self.network.stn_nd.register_forward_hook(self._keep)
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._transform = output
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ def cloud_of_each_point(num_clouds: int, num_points: int, device: torch.device) 
     return torch.arange(num_clouds, device=device).repeat_interleave(num_points)
 
 
-def _pyg_mlp(channels: list[int], **options: Any) -> Any:  # noqa: ANN401
+def _pyg_mlp(channels: list[int], **options: Any) -> Any:
     return import_module("torch_geometric.nn").MLP(channels, **options)
 
 

@@ -51,7 +51,7 @@ class Process:
             self.close()
             raise
 
-    def ask(self, **command: Any) -> dict[str, Any]:  # noqa: ANN401
+    def ask(self, **command: Any) -> dict[str, Any]:
         """Sends a command and waits for its answer.
 
         Raises:

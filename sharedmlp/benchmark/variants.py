@@ -75,7 +75,7 @@ def _own(
     backend: str,
     *,
     compiled: bool = False,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Callable[[Tensor, int], Network]:
     def build(points: Tensor, num_classes: int) -> Network:
         model: PointNet = create_model("pointnet", num_classes, backend=backend, **options)
@@ -121,7 +121,7 @@ def _fused(
     label: str,
     backend: str,
     note: str = "",
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Variant:
     build = _own(backend, fused=True, **options)
     return Variant(label, "fused", build, note=note, count_training=fused_training)

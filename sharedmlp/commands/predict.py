@@ -98,7 +98,7 @@ def _resumable(table: PredictionTable | None) -> Iterator[None]:
 
 def _progress(
     answers: Iterator[tuple[Path, Tensor | MeshReadError]], done: int, files: Sequence[Path]
-) -> Any:  # noqa: ANN401 - tqdm has no types
+) -> Any:
     """Shows how many files are done: on a terminal below the answers, else now and then."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 

@@ -48,7 +48,7 @@ def adapt_optimizer_state(
     return {**state_dict, "state": state}
 
 
-def _adapt(value: Any, parameter: Tensor) -> Any:  # noqa: ANN401
+def _adapt(value: Any, parameter: Tensor) -> Any:
     if not isinstance(value, Tensor):
         return value
     value = value.clone()  # an optimizer goes on with the tensors that it loads

@@ -123,7 +123,7 @@ def _without_hooks(root: nn.Module) -> Iterator[None]:
 
 
 def _pin_windows(traced: Traced) -> None:
-    def pinned(node: Node) -> Any:  # noqa: ANN401 (any argument that a graph may hold)
+    def pinned(node: Node) -> Any:
         return traced.numbers.get(node, node)
 
     for node in traced.graph.nodes:

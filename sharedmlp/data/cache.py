@@ -207,7 +207,7 @@ def _write_files(
     sync_folder(folder)
 
 
-def _write_header(file: Any, shape: tuple[int, ...]) -> int:  # noqa: ANN401
+def _write_header(file: Any, shape: tuple[int, ...]) -> int:
     description = npy_format.dtype_to_descr(np.dtype(np.float32))
     header = {"descr": description, "fortran_order": False, "shape": shape}
     npy_format.write_array_header_1_0(file, header)

@@ -81,7 +81,7 @@ def _mesh_bytes(mesh: dict[str, Any], counts: list[int]) -> int:
     return size
 
 
-def _count(value: Any) -> int:  # noqa: ANN401 - as it came out of JSON
+def _count(value: Any) -> int:
     if not isinstance(value, int) or value < 0:  # one below zero would make up for others
         raise GltfError(f"expected a count, found {value!r}")
     return value

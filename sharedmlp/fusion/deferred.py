@@ -71,6 +71,8 @@ class Pending:
         self.value: Tensor | None = None
         self.grad_mode = torch.is_grad_enabled()
         self._inference = torch.is_inference_mode_enabled()
+        device = self.leaves[0].device.type
+        self._autocast = (torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         differentiable = self.grad_mode and self.dtype.is_floating_point
         self.requires_grad = differentiable and any(leaf.requires_grad for leaf in self.leaves)
 
@@ -80,7 +82,9 @@ class Pending:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(self._inference))
             stack.enter_context(torch.set_grad_enabled(self.grad_mode))
-            stack.enter_context(torch.autocast(self.leaves[0].device.type, enabled=False))
+            dtype, enabled = self._autocast
+            device = self.leaves[0].device.type
+            stack.enter_context(torch.autocast(device, dtype, enabled=enabled))
             if watches_saved_tensors():  # such as a checkpoint that this value is no part of
                 stack.enter_context(saved_tensors_hooks(lambda x: x, lambda x: x))
             yield
@@ -159,10 +163,10 @@ class Deferred(Tensor):
     def __torch_function__(
         cls,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         """Answers what needs no numbers; computes them for everything else."""
         if func in METADATA:
             with torch._C.DisableTorchFunctionSubclass():
@@ -174,13 +178,13 @@ class Deferred(Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch's stub has no function
         cls,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         """Runs what comes from below Python, where autograd has already been, on the value."""
 
-        def value(x: Any) -> Any:  # noqa: ANN401
+        def value(x: Any) -> Any:
             return x.cell.pending.read(name_of(func)).detach() if isinstance(x, Deferred) else x
 
         args, kwargs = tree_map(value, (args, kwargs or {}))
@@ -194,7 +198,7 @@ def pending_of(x: object) -> Pending | None:
     return x.cell.pending
 
 
-def read(x: Any, reader: str) -> Any:  # noqa: ANN401
+def read(x: Any, reader: str) -> Any:
     """Returns the value of a deferred tensor, and anything else as it is."""
     if not isinstance(x, Deferred):
         return x
@@ -204,7 +208,7 @@ def read(x: Any, reader: str) -> Any:  # noqa: ANN401
     return x.cell.pending.read(reader)
 
 
-def read_all(tree: Any, reader: str) -> Any:  # noqa: ANN401
+def read_all(tree: Any, reader: str) -> Any:
     """Replaces the deferred tensors in lists, tuples and dicts by their values."""
     return tree_map(lambda x: read(x, reader), tree)
 
@@ -222,13 +226,13 @@ class _Bridge(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, cell: Cell, *leaves: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, cell: Cell, *leaves: Tensor) -> Tensor:
         ctx.cell, ctx.leaves = cell, leaves
         return _wrap(cell)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         pending, (root, *parameters) = ctx.cell.pending, ctx.leaves
         # Cut off from what it comes from, which may be a function of the same parameters.
         root = root.detach().requires_grad_(root.requires_grad)
@@ -253,7 +257,7 @@ def _wrap(cell: Cell) -> Deferred:
     return tensor
 
 
-def _native_grad_fn(x: Deferred) -> Any:  # noqa: ANN401
+def _native_grad_fn(x: Deferred) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         return x.grad_fn
 

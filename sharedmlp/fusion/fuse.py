@@ -13,6 +13,7 @@ from torch import nn
 from sharedmlp.fusion.deferred import read_all
 from sharedmlp.fusion.mode import FusionMode
 from sharedmlp.fusion.report import LayerReport
+from sharedmlp.ops.gate import watcher_reason
 
 _Model = TypeVar("_Model", bound=nn.Module)
 # Of each thread: whether a fused network is running in it.
@@ -107,7 +108,7 @@ def _fused_class(cls: type[nn.Module]) -> type[nn.Module]:
         return _fused_classes[cls]
 
     @functools.wraps(cls.forward)
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return _run(self, cls.forward, args, kwargs)
 
     def reduce(self: nn.Module, protocol: SupportsIndex) -> tuple[Any, ...]:
@@ -134,11 +135,10 @@ def _run(
     forward: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> Any:  # noqa: ANN401
+) -> Any:
     if (
         torch.compiler.is_compiling()
-        or torch._C._is_tracing()
-        or torch._C._are_functorch_transforms_active()
+        or watcher_reason() is not None
         or getattr(_running, "mode", None) is not None  # a fused network inside a fused one
     ):
         return forward(model, *args, **kwargs)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from sharedmlp.fusion.deferred import Pending
 from sharedmlp.fusion.report import Site
-from sharedmlp.layers.folded import can_fold
-from sharedmlp.layers.fused import can_fuse_hidden_layer
-from sharedmlp.layers.pointwise import PointwiseLayer
-
-_Module = TypeVar("_Module", bound=nn.Module)
+from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
+from sharedmlp.ops.plan import can_fold, hidden_reasons
 
 
 @dataclass
@@ -51,16 +48,17 @@ class NormCall:
             self.eps,
         )
 
-    def module(self) -> nn.BatchNorm1d:
-        """A module of the same parameters and running statistics."""
-        tracked = (self.running_mean, self.running_var)
-        # As torch's own kernel, this moves statistics that autograd has saved for another call.
-        mean, variance = (None if t is None else t.data for t in tracked)
-        return _bare(
-            nn.BatchNorm1d,
-            **{**vars(self), "running_mean": mean, "running_var": variance},
-            # A counter of its own: the network's module has counted this batch.
-            num_batches_tracked=torch.zeros((), dtype=torch.int64),
+    def tensors(self) -> BatchNorm:
+        """The call as the fused paths read it; the network's module has counted the batch."""
+        return BatchNorm(
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            None,
+            self.training,
+            self.momentum,
+            self.eps,
         )
 
 
@@ -72,19 +70,13 @@ class LayerCall:
     weight: Tensor
     bias: Tensor | None
     norm: NormCall | None = None
-    activation: nn.Module | None = None
+    activation: Activation = Activation()  # noqa: RUF009 - a tuple of constants
 
     @cached_property
-    def module(self) -> PointwiseLayer:
-        """The layer as the fused functions take it, of the very same parameters."""
-        return _bare(
-            PointwiseLayer,
-            linear=_bare(nn.Linear, weight=self.weight, bias=self.bias),
-            norm=None if self.norm is None else self.norm.module(),
-            activation=self.activation,
-            dropout=None,
-            dropout_before_norm=False,
-        )
+    def tensors(self) -> PointwiseTensors:
+        """The layer as the fused paths read it."""
+        norm = None if self.norm is None else self.norm.tensors()
+        return PointwiseTensors(self.weight.flatten(1), self.bias, norm, self.activation)
 
     def can_run_inside(self) -> bool:
         """Whether it can be a part of the fused layer that follows it, as it is now."""
@@ -93,8 +85,8 @@ class LayerCall:
             return False
         if norm.training:
             first = norm.owes or norm.running_mean is None  # a second run would move them again
-            return first and can_fuse_hidden_layer(self.module)
-        return not torch.is_grad_enabled() and can_fold(self.module)
+            return first and not hidden_reasons(self.tensors)
+        return not torch.is_grad_enabled() and can_fold(self.tensors)
 
 
 class LayerOutput(Pending):
@@ -116,13 +108,14 @@ class LayerOutput(Pending):
         shape: Sequence[int],
         parameters: Sequence[Tensor | None] = (),
         *,
+        dtype: torch.dtype,
         layer: LayerCall,
         inputs: Pending | Tensor,
         channel: int,
         arrange: Callable[[Tensor], Tensor] = lambda x: x,
         shares_memory: bool = False,
     ) -> None:
-        super().__init__(operation, source, shape, parameters)
+        super().__init__(operation, source, shape, parameters, dtype=dtype)
         self.layer = layer
         self.inputs = inputs
         self.channel = channel
@@ -134,7 +127,7 @@ class LayerOutput(Pending):
         self,
         operation: Callable[[Tensor], Tensor],
         parameters: Sequence[Tensor | None] = (),
-        **parts: Any,  # noqa: ANN401
+        **parts: Any,
     ) -> LayerOutput:
         """The output after batch norm or the activation, which becomes a part of the layer."""
         return LayerOutput(
@@ -142,6 +135,7 @@ class LayerOutput(Pending):
             self,
             self.shape,
             parameters,
+            dtype=self.dtype,
             layer=replace(self.layer, **parts),
             inputs=self.inputs,
             channel=self.channel,
@@ -162,6 +156,7 @@ class LayerOutput(Pending):
             operation,
             self,
             shape,
+            dtype=self.dtype,
             layer=self.layer,
             inputs=self.inputs,
             channel=channel,
@@ -183,17 +178,3 @@ class LayerOutput(Pending):
         site = self.layer.site
         site.reason = site.reason or f"its output is read by {reader}"
         return super().read_source(site.layer if self.source is self.inputs else reader)
-
-
-def _bare(kind: type[_Module], **attributes: Any) -> _Module:  # noqa: ANN401
-    """Makes a module out of its attributes alone; in a fraction of the time of setting them."""
-    module = kind.__new__(kind)
-    nn.Module.__init__(module)
-    for name, value in attributes.items():
-        if isinstance(value, nn.Module):
-            module._modules[name] = value
-        elif isinstance(value, nn.Parameter):
-            module._parameters[name] = value
-        else:
-            vars(module)[name] = value
-    return module

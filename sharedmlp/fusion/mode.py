@@ -27,6 +27,9 @@ from sharedmlp.fusion.moves import MOVES
 from sharedmlp.fusion.pooling import MAXIMA
 from sharedmlp.fusion.report import Site
 from sharedmlp.fusion.writes import may_write, memory_of, tensors_in
+from sharedmlp.ops.fused import result_dtype_of
+from sharedmlp.ops.gate import tensor_reasons, watcher_reason
+from sharedmlp.ops.layer import Activation
 
 
 class FusionMode(TorchFunctionMode):
@@ -51,10 +54,10 @@ class FusionMode(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         """Notes what can be deferred and runs everything else; inside, the mode is off."""
         kwargs = kwargs or {}
         if func in METADATA:
@@ -86,7 +89,7 @@ class FusionMode(TorchFunctionMode):
 
     def _defer(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         """Takes a call into what is pending; NotImplemented where it has to run."""
         kwargs = {_ALIASES.get(name, name): value for name, value in kwargs.items()}
         if "input" in kwargs and not args:
@@ -120,7 +123,7 @@ class FusionMode(TorchFunctionMode):
             return torch.return_types.max((values, indices))
         return NotImplemented
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:  # noqa: ANN401
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
         if weight.ndim != 2 or x.ndim < 2:
             return NotImplemented
         return self._pointwise(functional.linear, x, weight, bias, x.ndim - 1)
@@ -131,11 +134,11 @@ class FusionMode(TorchFunctionMode):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
-        stride: Any = 1,  # noqa: ANN401
-        padding: Any = 0,  # noqa: ANN401
-        dilation: Any = 1,  # noqa: ANN401
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
         groups: int = 1,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         pointwise = (
             all(size == 1 for size in weight.shape[2:])
             and _all(stride, 1)
@@ -153,7 +156,7 @@ class FusionMode(TorchFunctionMode):
         weight: Tensor,
         bias: Tensor | None,
         channel: int,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         out_channels, in_channels = weight.shape[:2]
         name = self._names.get(id(weight), f"a layer of {in_channels} to {out_channels} channels")
         site = Site(name)
@@ -180,6 +183,7 @@ class FusionMode(TorchFunctionMode):
                 inputs,
                 shape,
                 (weight, bias),
+                dtype=result_dtype_of(weight),
                 layer=LayerCall(site, weight, bias),
                 inputs=inputs,
                 channel=channel,
@@ -196,16 +200,16 @@ class FusionMode(TorchFunctionMode):
         training: bool = False,
         momentum: float = 0.1,
         eps: float = 1e-5,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         tensors = (running_mean, running_var, weight, bias)
         given = [t for t in tensors if t is not None]
         statistics, affine = tensors[:2], tensors[2:]
         channels = y.shape[y.channel]
         fits = (
             y.layer.norm is None
-            and y.layer.activation is None
+            and y.layer.activation.name == "identity"
             and y.channel == 1
-            and all(t.shape == (channels,) and t.dtype == y.dtype for t in given)
+            and all(t.shape == (channels,) and t.dtype == y.layer.weight.dtype for t in given)
             and all(type(t) is nn.Parameter for t in affine if t is not None)
             and sum(t is None for t in statistics) in (0, 2)
             and sum(t is None for t in affine) in (0, 2)
@@ -221,11 +225,11 @@ class FusionMode(TorchFunctionMode):
         return self._wrap(output)
 
     def _activation(
-        self, x: Deferred, y: LayerOutput, activation: nn.Module, in_place: bool
-    ) -> Any:  # noqa: ANN401
-        if y.layer.activation is not None or (in_place and y.shares_memory):
+        self, x: Deferred, y: LayerOutput, activation: Activation, in_place: bool
+    ) -> Any:
+        if y.layer.activation.name != "identity" or (in_place and y.shares_memory):
             return NotImplemented
-        output = y.then(activation, activation=activation)
+        output = y.then(lambda x: activation(x), activation=activation)
         if not in_place:
             return self._wrap(output)
         x.cell.pending = output
@@ -258,19 +262,28 @@ class FusionMode(TorchFunctionMode):
 _ALIASES = {"axis": "dim", "keepdims": "keepdim"}
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d)
 
-# Monotone activations -> the module that applies one out of place.
-_ACTIVATIONS: dict[Callable[..., Any], Callable[..., nn.Module]] = {
-    functional.relu: nn.ReLU,
-    torch.relu: nn.ReLU,
-    torch.relu_: nn.ReLU,
-    torch.Tensor.relu: nn.ReLU,
-    torch.Tensor.relu_: nn.ReLU,
-    functional.leaky_relu: nn.LeakyReLU,
-    functional.leaky_relu_: nn.LeakyReLU,
-    torch.tanh: nn.Tanh,
-    torch.Tensor.tanh: nn.Tanh,
-    torch.sigmoid: nn.Sigmoid,
-    torch.Tensor.sigmoid: nn.Sigmoid,
+
+def _named(name: str) -> Callable[[], Activation]:
+    return lambda: Activation(name)
+
+
+def _leaky_relu(negative_slope: float = 0.01) -> Activation:
+    return Activation("leaky_relu", negative_slope)
+
+
+# Monotone activations -> what takes the call's further arguments to the activation.
+_ACTIVATIONS: dict[Callable[..., Any], Callable[..., Activation]] = {
+    functional.relu: _named("relu"),
+    torch.relu: _named("relu"),
+    torch.relu_: _named("relu"),
+    torch.Tensor.relu: _named("relu"),
+    torch.Tensor.relu_: _named("relu"),
+    functional.leaky_relu: _leaky_relu,
+    functional.leaky_relu_: _leaky_relu,
+    torch.tanh: _named("tanh"),
+    torch.Tensor.tanh: _named("tanh"),
+    torch.sigmoid: _named("sigmoid"),
+    torch.Tensor.sigmoid: _named("sigmoid"),
 }
 
 
@@ -286,16 +299,20 @@ _KEYWORDS = frozenset(("input", "inplace", "negative_slope")).union(
 
 
 def _start_reason(x: Tensor, weight: Tensor, bias: Tensor | None, channel: int) -> str | None:
-    """Says in words why a layer is not even deferred; None if it can be."""
+    """Say in words why a layer is not even deferred; None if it can be."""
+    watcher = watcher_reason()
+    if watcher is not None:
+        return watcher
     if type(weight) is not nn.Parameter or type(bias) not in (nn.Parameter, type(None)):
         return "its weight or bias is computed, not a parameter"
-    if type(x) not in (Tensor, Deferred, nn.Parameter) or x.layout is not torch.strided:
-        return f"its input is a {type(x).__name__} of layout {x.layout}"
-    if torch.is_autocast_enabled(x.device.type):
-        return "autocast is on"
+    if type(x) is not Deferred:
+        reasons = tensor_reasons(x)
+        if reasons:
+            return reasons[0]
     if watches_saved_tensors():
         return "what autograd saves is watched here, as by torch.utils.checkpoint"
-    usual = weight.dtype == x.dtype and weight.device == x.device and x.device.type != "meta"
+    dtypes = {weight.dtype, result_dtype_of(weight)}
+    usual = weight.device == x.device and x.dtype in dtypes
     if not usual or x.shape[channel] != weight.shape[1] or x.numel() == 0:
         return f"its input {tuple(x.shape)} of {x.dtype} on {x.device} is an error or empty"
     return None
@@ -305,5 +322,5 @@ def _owes(output: LayerOutput) -> bool:
     return output.layer.norm is not None and output.layer.norm.owes
 
 
-def _all(value: Any, wanted: int) -> bool:  # noqa: ANN401
+def _all(value: Any, wanted: int) -> bool:
     return all(v == wanted for v in value) if isinstance(value, (tuple, list)) else value == wanted

@@ -36,7 +36,7 @@ def _transpose(y: LayerOutput, func: Callable[..., Tensor], dim0: int, dim1: int
     return Move(shape, axes.index(y.channel), lambda x: x.permute(axes))
 
 
-def _permute(y: LayerOutput, func: Callable[..., Tensor], *dims: Any) -> Move:  # noqa: ANN401
+def _permute(y: LayerOutput, func: Callable[..., Tensor], *dims: Any) -> Move:
     shape = _empty(y, func, *dims).shape
     axes = [axis % len(y.shape) for axis in (dims[0] if len(dims) == 1 else dims)]
     return Move(shape, axes.index(y.channel), lambda x: x.permute(axes))
@@ -49,8 +49,8 @@ def _contiguous(y: LayerOutput, func: Callable[..., Tensor]) -> Move:
 def _reshape(
     y: LayerOutput,
     func: Callable[..., Tensor],
-    *args: Any,  # noqa: ANN401
-    **kwargs: Any,  # noqa: ANN401
+    *args: Any,
+    **kwargs: Any,
 ) -> Move | None:
     """Positions split or merged; the channels, in the last axis, stay as they are."""
     moved = _empty(y, func, *args, **kwargs)
@@ -64,8 +64,8 @@ def _reshape(
 def _empty(
     y: LayerOutput,
     func: Callable[..., Tensor],
-    *args: Any,  # noqa: ANN401
-    **kwargs: Any,  # noqa: ANN401
+    *args: Any,
+    **kwargs: Any,
 ) -> Tensor:
     """Returns what torch makes of a call, without numbers, or raises torch's error."""
     return func(torch.empty(y.shape, dtype=y.dtype, device="meta"), *args, **kwargs)

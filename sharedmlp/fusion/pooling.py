@@ -7,17 +7,20 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from sharedmlp.fusion.deferred import Pending
 from sharedmlp.fusion.layer_output import LayerOutput
-from sharedmlp.layers.folded import can_fold, folded_max_pool
-from sharedmlp.layers.fused import can_fuse_hidden, fused_max_pool, fused_not_supported_reasons
-from sharedmlp.layers.pointwise import PointwiseLayer
+from sharedmlp.ops.folded import folded_max, folded_mlp
+from sharedmlp.ops.fused import fused_max
+from sharedmlp.ops.layer import PointwiseTensors
+from sharedmlp.ops.plan import make_plan
+
+_Found = tuple[Tensor, Tensor | Pending]
 
 
-def _max(y: LayerOutput, dim: Any = None, keepdim: bool = False) -> Any:  # noqa: ANN401
+def _max(y: LayerOutput, dim: Any = None, keepdim: bool = False) -> Any:
     """``torch.max(y, dim)``, as a pair of maxima and indices."""
     found = max_over(y, (dim,)) if isinstance(dim, int) else None
     if found is None:
@@ -32,19 +35,19 @@ def _max(y: LayerOutput, dim: Any = None, keepdim: bool = False) -> Any:  # noqa
     return values, Pending(lambda x: x.unsqueeze(axis), indices, values.shape, dtype=indices.dtype)
 
 
-def _amax(y: LayerOutput, dim: Any = (), keepdim: bool = False) -> Any:  # noqa: ANN401
+def _amax(y: LayerOutput, dim: Any = (), keepdim: bool = False) -> Any:
     return _values(y, (dim,) if isinstance(dim, int) else tuple(dim), keepdim=keepdim)
 
 
 def _max_pool(
     y: LayerOutput,
-    kernel_size: Any,  # noqa: ANN401
-    stride: Any = None,  # noqa: ANN401
-    padding: Any = 0,  # noqa: ANN401
-    dilation: Any = 1,  # noqa: ANN401
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """``F.max_pool1d`` and ``F.max_pool2d`` whose window is the whole of an axis, or one of it.
 
     With ``return_indices=True`` torch calls other functions.
@@ -63,9 +66,9 @@ def _max_pool(
 
 def _adaptive_max_pool(
     y: LayerOutput,
-    output_size: Any,  # noqa: ANN401
+    output_size: Any,
     return_indices: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     sizes = y.shape[2:]
     wanted = [n if k is None else k for k, n in zip(_each(output_size, sizes), sizes, strict=True)]
     if any(k not in (1, n) for k, n in zip(wanted, sizes, strict=True)):
@@ -89,14 +92,14 @@ MAXIMA: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def _each(value: Any, sizes: Sequence[int]) -> tuple[Any, ...]:  # noqa: ANN401
+def _each(value: Any, sizes: Sequence[int]) -> tuple[Any, ...]:
     """One value for each axis, of an argument that may be given once for all."""
     if not isinstance(value, (tuple, list)):
         return (value,) * len(sizes)
     return tuple(value) * (len(sizes) if len(value) == 1 else 1)
 
 
-def _values(y: LayerOutput, axes: tuple[int, ...], *, keepdim: bool) -> Any:  # noqa: ANN401
+def _values(y: LayerOutput, axes: tuple[int, ...], *, keepdim: bool) -> Any:
     found = max_over(y, axes)
     if found is None:
         return NotImplemented
@@ -106,7 +109,7 @@ def _values(y: LayerOutput, axes: tuple[int, ...], *, keepdim: bool) -> Any:  # 
     return values
 
 
-def max_over(y: LayerOutput, axes: tuple[int, ...]) -> tuple[Tensor, Tensor | Pending] | None:
+def max_over(y: LayerOutput, axes: tuple[int, ...]) -> _Found | None:
     """Takes the max of a layer's output over axes of its points, in one with the layer.
 
     Args:
@@ -120,16 +123,18 @@ def max_over(y: LayerOutput, axes: tuple[int, ...]) -> tuple[Tensor, Tensor | Pe
     ndim = len(y.shape)
     axes = tuple(sorted(axis % ndim if -ndim <= axis < ndim else ndim for axis in axes))
     if axes not in y.pooled:
-        reasons = _reasons(y, axes)
-        if reasons:
-            y.layer.site.reason = "; ".join(reasons)
+        found: _Found | list[str] = _pattern_reasons(y, axes)
+        if not found:
+            with y.moment():
+                found = _run(y, axes)
+        if isinstance(found, list):
+            y.layer.site.reason = "; ".join(found)
             return None
-        with y.moment():
-            y.pooled[axes] = _run(y, axes)
+        y.pooled[axes] = found
     return y.pooled[axes]
 
 
-def _reasons(y: LayerOutput, axes: tuple[int, ...]) -> list[str]:
+def _pattern_reasons(y: LayerOutput, axes: tuple[int, ...]) -> list[str]:
     norm = y.layer.norm
     points = set(range(len(y.shape))) - {y.channel}
     if not set(axes) <= points or len(set(axes)) != len(axes) or not axes:
@@ -138,22 +143,23 @@ def _reasons(y: LayerOutput, axes: tuple[int, ...]) -> list[str]:
         return [y.layer.site.reason or "a value inside it has been read"]
     if norm is not None and norm.training and norm.running_mean is not None and not norm.owes:
         return ["two maxima over different axes follow"]
-    return fused_not_supported_reasons(y.layer.module)
+    return []
 
 
-def _run(y: LayerOutput, axes: tuple[int, ...]) -> tuple[Tensor, Tensor | Pending]:
+def _run(y: LayerOutput, axes: tuple[int, ...]) -> _Found | list[str]:
+    """Take the max, or say why it is not to be had in one with the layer."""
     outputs = _chain(y)
-    layers = [output.layer.module for output in outputs]
-    free = not torch.is_grad_enabled() and all(map(can_fold, layers))
-    if not free and not can_fuse_hidden(layers):
-        outputs, layers = outputs[-1:], layers[-1:]
-    *hidden, last = layers
+    num_points = prod(y.shape[axis] for axis in axes)
+    rows = y.shape.numel() // y.shape[y.channel]
+    plan = make_plan([output.layer.tensors for output in outputs], rows, rows // num_points)
+    if plan.path == "plain":
+        return list(plan.reasons) or [f"{rows} rows are too few for fusion to pay"]
+    outputs = outputs[len(outputs) - len(plan.layers) :]
     x = outputs[0].inputs
     x = x.read(y.layer.site.layer) if isinstance(x, Pending) else x
     for output in outputs:
         x = output.arrange(x)
     others = [axis for axis in range(x.ndim) if axis not in axes and axis != y.channel]
-    num_points = prod(y.shape[axis] for axis in axes)
     clouds = x.permute(*others, *axes, y.channel).reshape(-1, num_points, x.shape[y.channel])
     to_channel = sum(axis < y.channel for axis in others)
 
@@ -161,23 +167,33 @@ def _run(y: LayerOutput, axes: tuple[int, ...]) -> tuple[Tensor, Tensor | Pendin
         pooled = pooled.reshape(*(y.shape[axis] for axis in others), y.shape[y.channel])
         return pooled.movedim(-1, to_channel).contiguous()
 
-    def search(clouds: Tensor, hidden: Sequence[PointwiseLayer]) -> tuple[Tensor, Tensor]:
-        values, indices = fused_max_pool(last, clouds, None, hidden)
-        if isinstance(last.activation, nn.ReLU):  # where it is off all points tie: the first wins
-            indices = indices * (values > 0)
-        return restore(values), restore(indices)
+    if plan.path == "fold":  # the indices are another search: only if somebody asks for them
+        values = restore(folded_max(plan.layers, clouds))
+        _note(outputs)
 
-    def find_indices(clouds: Tensor) -> Tensor:
-        rows = clouds.reshape(-1, clouds.shape[-1])
-        for layer in hidden:
-            rows = layer(rows)
-        return search(rows.view(*clouds.shape[:2], -1), [])[1]
+        def find_indices(clouds: Tensor) -> Tensor:
+            return restore(_folded_indices(plan.layers, clouds))
 
-    _note(outputs)
-    if free:  # the indices are another search: only if somebody asks for them
-        values = restore(folded_max_pool(layers, clouds))
         return values, Pending(find_indices, clouds, values.shape, dtype=torch.int64)
-    return search(clouds, hidden)
+    found = fused_max(plan.layers, clouds)
+    if found is None:
+        return ["a number in it is not finite"]
+    _note(outputs)
+    return restore(found[0]), restore(found[1])
+
+
+def _folded_indices(layers: Sequence[PointwiseTensors], clouds: Tensor) -> Tensor:
+    """Return which points win `(G, D)`, of layers that run folded."""
+    *hidden, last = layers
+    rows = clouds.reshape(-1, clouds.shape[-1])
+    if hidden:
+        rows = folded_mlp(hidden, rows)
+    rows = rows.view(*clouds.shape[:2], -1)
+    found = fused_max([last], rows)
+    if found is None:
+        y = folded_mlp([last], rows.flatten(0, 1))
+        return y.view(*clouds.shape[:2], -1).max(1).indices
+    return found[1]
 
 
 def _chain(y: LayerOutput) -> list[LayerOutput]:
@@ -200,7 +216,7 @@ def _note(outputs: Sequence[LayerOutput]) -> None:
             norm.owes = False
         parts = [
             *(["batch norm"] if norm is not None else []),
-            *([type(activation).__name__] if activation is not None else []),
+            *([activation.label] if activation.label else []),
             "max" if output is outputs[-1] else outputs[-1].layer.site.layer,
         ]
         site.fused_with = "with " + ", ".join(parts)

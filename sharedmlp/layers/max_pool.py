@@ -9,10 +9,13 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
-from sharedmlp.layers.folded import can_fold, folded_max_pool
-from sharedmlp.layers.fused import can_fuse_hidden, fused_max_pool, fused_not_supported_reasons
-from sharedmlp.layers.pointwise import PointwiseLayer
+from sharedmlp.layers.pointwise import PointwiseLayer, layer_tensors, unknown_parts
 from sharedmlp.layers.shared_mlp import SharedMLP
+from sharedmlp.ops.eager import eagerly
+from sharedmlp.ops.folded import folded_max
+from sharedmlp.ops.fused import fused_max
+from sharedmlp.ops.gate import module_reasons, visible_reasons
+from sharedmlp.ops.plan import Plan, make_plan, max_reasons
 from sharedmlp.ops.segments import (
     Segments,
     check_batch,
@@ -55,7 +58,7 @@ class SharedMLPMaxPool(SharedMLP):
         *,
         fused: bool | Literal["auto"] = "auto",
         search_precision: Literal["float32", "bfloat16"] = "float32",
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(channels, fused=fused, **options)
         if search_precision not in ("float32", "bfloat16"):
@@ -63,8 +66,6 @@ class SharedMLPMaxPool(SharedMLP):
                 f'search_precision is "float32" or "bfloat16", got {search_precision!r}'
             )
         self.search_precision = search_precision
-        if fused is True:
-            self._take_fused_path()
 
     @overload
     def forward(
@@ -118,8 +119,7 @@ class SharedMLPMaxPool(SharedMLP):
             return (values, indices) if return_indices else values
         positions = self._check_input(x)
         num_points, clouds = self._split_positions(x, positions)
-        y = self._layout.enter(x, self.channel_dim)
-        values, some = self._pool(y, num_points, need_indices=return_indices)
+        values, some = self._pool(x, num_points, math.prod(clouds), needs_indices=return_indices)
         if not return_indices:
             return self._restore(values, clouds)
         assert some is not None
@@ -147,69 +147,89 @@ class SharedMLPMaxPool(SharedMLP):
             indices = torch.where(indices < 0, indices, point[indices])
         return self._restore(values, tuple(clouds)), self._restore(indices, tuple(clouds))
 
+    @eagerly
     def _pool_rows(self, rows: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Takes ``(M, C)`` to the maxima ``(G, D)`` and the rows that won."""
+        """Take `(M, C)` to the maxima `(G, D)` and the rows that won."""
         if len(rows) == 0:
             values = rows.new_zeros(len(segments.counts), self.out_channels)
             return values, torch.full_like(values, -1, dtype=torch.int64)
         self._check_positions(len(rows), rows)
         layers = self._pointwise()
-        if self._take_fused_path():
-            *hidden, last = layers
-            if hidden and not can_fuse_hidden(layers):
-                rows = self._run(hidden, rows, (len(rows),), -1)
-                hidden = []
-            values, indices = fused_max_pool(last, rows[None], self._search_dtype, hidden, segments)
-        else:
-            values, indices = segment_max(self._run(layers, rows, (len(rows),), -1), segments)
-        return fill_empty(values, indices, segments)
+        plan = self._choose(rows, len(rows), len(segments.counts), needs_indices=True)
+        found = None
+        if plan.path == "fuse":
+            first = len(layers) - len(plan.layers)
+            if first:
+                rows = self._run_plain(layers[:first], rows, (len(rows),), -1)
+            layers = layers[first:]
+            found = fused_max(plan.layers, rows[None], self._search_dtype, segments)
+        if found is None:
+            found = segment_max(self._run_plain(layers, rows, (len(rows),), -1), segments)
+        return fill_empty(*found, segments)
 
     @property
     def _search_dtype(self) -> torch.dtype | None:
         return torch.bfloat16 if self.search_precision == "bfloat16" else None
 
     def _pool(
-        self, y: Tensor, num_points: int, *, need_indices: bool
+        self, x: Tensor, num_points: int, num_clouds: int, *, needs_indices: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Takes the native input to the maxima ``(G, D)``, and to the winners where at hand."""
+        """Take the input to the maxima `(G, D)`, and to the winners if they are at hand."""
         layers = self._pointwise()
-        free = not (need_indices or torch.is_grad_enabled())
-        if not self._take_fused_path():
-            for layer in layers:
+        rows = num_clouds * num_points
+        plan = self._choose(x, rows, num_clouds, needs_indices=needs_indices)
+        y = self._layout.enter(x, self.channel_dim)
+        if plan.path != "plain":
+            first = len(layers) - len(plan.layers)
+            for layer in layers[:first]:
                 y = layer(y)
-            if free:
-                return self._layout.amax_over_points(y, num_points), None
-            return self._layout.max_over_points(y, num_points)
-        if free and self._search_dtype is None and all(map(can_fold, layers)):
-            return folded_max_pool(layers, self._layout.clouds(y, num_points)), None
-        *hidden, last = layers
-        if not can_fuse_hidden(layers):
-            for layer in hidden:
-                y = layer(y)
-            hidden = []
-        clouds = self._layout.clouds(y, num_points)
-        values, indices = fused_max_pool(last, clouds, self._search_dtype, hidden)
-        return values, indices
+            layers = layers[first:]
+            clouds = self._layout.clouds(y, num_points)
+            if plan.path == "fold":
+                return folded_max(plan.layers, clouds), None
+            found = fused_max(plan.layers, clouds, self._search_dtype)
+            if found is not None:
+                return found
+        for layer in layers:
+            y = layer(y)
+        if not (needs_indices or torch.is_grad_enabled()):
+            return self._layout.amax_over_points(y, num_points), None
+        return self._layout.max_over_points(y, num_points)
 
-    def not_supported_reasons(self) -> list[str]:
-        """Says in words why this module, as it is now, takes the plain path; empty if it does not.
+    def _choose(self, x: Tensor, rows: int, num_clouds: int, *, needs_indices: bool) -> Plan:
+        if self.fused is False:
+            return Plan("plain")
+        plan = self._plan(x, rows, num_clouds, needs_indices, must=self.fused is True)
+        return self._check_plan(plan)
 
-        Two things decide at the call and need no reason: ``torch.export`` records the plain
-        operations, and a gradient that is itself differentiated is computed from plain ones.
-        """
-        return fused_not_supported_reasons(cast(PointwiseLayer, self.layers[-1]))
+    def _plan(
+        self,
+        x: Tensor,
+        rows: int,
+        num_clouds: int = 1,
+        needs_indices: bool = False,
+        *,
+        must: bool,
+    ) -> Plan:
+        *hidden, last = self._pointwise()
+        reasons = visible_reasons(x, [last]) + unknown_parts(last)
+        if reasons:
+            return Plan("plain", (), tuple(dict.fromkeys(reasons)))
+        seen = [reason for layer in hidden for reason in module_reasons(layer)]
+        for layer in hidden:
+            seen += unknown_parts(layer)
+        return make_plan(
+            [layer_tensors(layer) for layer in ([last] if seen else [*hidden, last])],
+            rows,
+            num_clouds,
+            needs_indices=needs_indices,
+            search_dtype=self._search_dtype,
+            must=must,
+        )
 
-    def _take_fused_path(self) -> bool:
-        if self.fused is False or torch.compiler.is_exporting():
-            return False
-        reasons = self.not_supported_reasons()
-        if reasons and self.fused is True:
-            raise ValueError(
-                "fused=True, but the last layer cannot be fused: "
-                + "; ".join(reasons)
-                + '. Pass fused="auto" to take the plain path then'
-            )
-        return not reasons
+    def _structural_reasons(self) -> list[str]:
+        last = cast(PointwiseLayer, self.layers[-1])
+        return unknown_parts(last) or max_reasons(layer_tensors(last))
 
     def _split_positions(
         self, x: Tensor, positions: tuple[int, ...]

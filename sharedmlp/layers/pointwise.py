@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedmlp.layers.backend import Backend, pointwise_linear
+from sharedmlp.layers.sync_norm import SyncBatchNorm, sharing_group
+from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -17,13 +20,23 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
+_LINEARS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm)
+_NAMES: dict[type[nn.Module], str] = {
+    nn.Identity: "identity",
+    nn.ReLU: "relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+}
+
 
 class PointwiseLayer(nn.Module):
     """Pointwise linear map, norm, activation, dropout; works in its backend's native layout.
 
     Attributes:
-        linear: ``nn.Linear``, ``nn.Conv1d`` or ``nn.Conv2d``; one name, so that the state-dict keys
-            are the same in every backend.
+        linear: `nn.Linear`, `nn.Conv1d` or `nn.Conv2d`; one name, so that the state-dict keys are
+            the same in every backend.
         norm: The norm, or None.
         activation: The activation, or None.
         dropout: The dropout, or None.
@@ -50,10 +63,73 @@ class PointwiseLayer(nn.Module):
         self.dropout_before_norm = dropout_before_norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the layer to a tensor in the native layout."""
+        """Apply the layer to a tensor in the native layout."""
         x = self.linear(x)
         early, late = (self.dropout, None) if self.dropout_before_norm else (None, self.dropout)
         for module in (early, self.norm, self.activation, late):
             if module is not None:
                 x = module(x)
         return x
+
+
+def unknown_parts(layer: nn.Module) -> list[str]:
+    """Say which parts of a layer are not what `PointwiseLayer` put there; empty if all are."""
+    if type(layer) is not PointwiseLayer:
+        return [f"a {type(layer).__name__} stands in place of a layer"]
+    reasons = []
+    if type(layer.linear) not in _LINEARS:
+        kind = type(layer.linear).__name__
+        reasons.append(f"its linear map is a {kind}, not a plain torch module")
+    if layer.norm is not None and type(layer.norm) not in _BATCH_NORMS:
+        reasons.append(
+            f"its norm is a {type(layer.norm).__name__}: only batch norm, which is one affine map "
+            "a channel for all points, lets the max move before it"
+        )
+    elif layer.norm is not None and (layer.norm.weight is None) != (layer.norm.bias is None):
+        reasons.append("its norm has one of weight and bias without the other")
+    if _activation(layer.activation) is None:
+        reasons.append(f"its activation {layer.activation} is not a known one")
+    if layer.dropout is not None and type(layer.dropout) is not nn.Dropout:
+        reasons.append(f"its dropout is a {type(layer.dropout).__name__}")
+    return reasons
+
+
+def layer_tensors(layer: PointwiseLayer) -> PointwiseTensors:
+    """Return a layer without `unknown_parts` as tensors and settings, as it is at this moment."""
+    linear, norm = cast(nn.Linear, layer.linear), cast("_BatchNorm | None", layer.norm)
+    activation = _activation(layer.activation)
+    assert activation is not None
+    dropout = layer.dropout
+    return PointwiseTensors(
+        linear.weight.flatten(1),
+        linear.bias,
+        None if norm is None else _batch_norm(norm),
+        activation,
+        dropout is not None and dropout.training and dropout.p > 0,
+    )
+
+
+def _batch_norm(norm: _BatchNorm) -> BatchNorm:
+    return BatchNorm(
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.num_batches_tracked,
+        norm.training,
+        norm.momentum,
+        norm.eps,
+        sharing_group(norm),
+    )
+
+
+def _activation(module: nn.Module | None) -> Activation | None:
+    """Return what a module applies; None if it is not known."""
+    if module is None:
+        return Activation()
+    if type(module) is nn.LeakyReLU:
+        return Activation("leaky_relu", module.negative_slope)
+    if type(module) is nn.GELU:
+        return Activation("gelu", float(module.approximate == "tanh"))
+    name = _NAMES.get(type(module))
+    return None if name is None else Activation(name)

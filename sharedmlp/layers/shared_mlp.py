@@ -7,12 +7,19 @@ from math import prod
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from sharedmlp.layers.backend import get_backend
-from sharedmlp.layers.folded import can_fold, folded_mlp
-from sharedmlp.layers.fused import can_fuse_hidden_layer, fused_mlp
-from sharedmlp.layers.pointwise import ACTIVATIONS, PointwiseLayer
+from sharedmlp.layers.backend import enter_layout, get_backend, leave_layout
+from sharedmlp.layers.pointwise import (
+    ACTIVATIONS,
+    PointwiseLayer,
+    layer_tensors,
+    unknown_parts,
+)
+from sharedmlp.ops.folded import folded_mlp
+from sharedmlp.ops.fused import fused_mlp
+from sharedmlp.ops.gate import visible_reasons
+from sharedmlp.ops.plan import Plan, hidden_reasons, make_plan
 
 
 class SharedMLP(nn.Module):
@@ -69,7 +76,7 @@ class SharedMLP(nn.Module):
         plain_last: bool = False,
         channel_dim: int = -1,
         norm_kwargs: Mapping[str, Any] | None = None,
-        fused: bool | Literal["auto"] = False,
+        fused: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
         if fused not in ("auto", True, False):
@@ -108,6 +115,8 @@ class SharedMLP(nn.Module):
             )
         self.layers = nn.ModuleList(layers)
         self._has_batch_norm = any(layer.norm is not None for layer in layers) and _is_batch(norm)
+        if fused is True:
+            self._check_plan(Plan("plain", (), tuple(self._structural_reasons())))
 
     @property
     def in_channels(self) -> int:
@@ -120,34 +129,79 @@ class SharedMLP(nn.Module):
         return self.channels[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the MLP at every position; see the class for the shapes."""
+        """Apply the MLP at every position; see the class for the shapes."""
+        if isinstance(x, fx.Proxy):  # torch.fx records the modules between two moves of axes
+            y = enter_layout(x, self.backend, self.channel_dim)
+            for layer in self.layers:
+                y = layer(y)
+            return leave_layout(y, x, self.backend, self.channel_dim)
         positions = self._check_input(x)
         if x.numel() == 0:  # a convolution refuses an axis of size zero
             shape = [*positions, self.out_channels]
             return x.new_zeros(shape).movedim(-1, self.channel_dim)
-        return self._run(self._pointwise(), x, positions, self.channel_dim)
+        return self._run(x, positions, self.channel_dim)
+
+    def not_supported_reasons(self, x: Tensor | None = None) -> list[str]:
+        """Say in words why this module, as it is now, takes the plain path; empty if it need not.
+
+        A fused path that is only too slow for a small input is no reason here.
+
+        Args:
+            x: An input to ask for; None asks for any on the module's own device and of its dtype.
+        """
+        if x is None:
+            like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+            x = torch.empty(0, self.in_channels, dtype=like.dtype, device=like.device)
+        return list(self._plan(x, 1, must=True).reasons)
+
+    def _structural_reasons(self) -> list[str]:
+        """Say what of the arguments rules a fused path out in training, whatever the input is."""
+        reasons = []
+        for layer in self._pointwise():
+            reasons += unknown_parts(layer) or hidden_reasons(layer_tensors(layer))
+        return reasons
 
     def _pointwise(self) -> list[PointwiseLayer]:
         return cast("list[PointwiseLayer]", list(self.layers))
 
-    def _run(
+    def _plan(self, x: Tensor, rows: int, *, must: bool) -> Plan:
+        """Decide how the layers run on an input."""
+        layers = self._pointwise()
+        reasons = visible_reasons(x, layers)
+        for layer in layers:
+            reasons += unknown_parts(layer)
+        if reasons:
+            return Plan("plain", (), tuple(dict.fromkeys(reasons)))
+        return make_plan([layer_tensors(layer) for layer in layers], rows, None, must=must)
+
+    def _check_plan(self, plan: Plan) -> Plan:
+        """Make the reasons of a plan an error if it must not be plain."""
+        if plan.reasons and self.fused is True:
+            raise ValueError(
+                "fused=True, but this cannot run fused: "
+                + "; ".join(plan.reasons)
+                + '. Pass fused="auto" to take the plain path then'
+            )
+        return plan
+
+    def _run(self, x: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
+        """Apply all layers to a checked input in a public layout."""
+        if self.fused is not False:
+            plan = self._check_plan(self._plan(x, prod(positions), must=self.fused is True))
+            if plan.path != "plain":
+                rows = x.movedim(channel_dim, -1).reshape(-1, x.shape[channel_dim])
+                y = (folded_mlp if plan.path == "fold" else fused_mlp)(plan.layers, rows)
+                if y is not None:
+                    return y.view(*positions, -1).movedim(-1, channel_dim)
+        return self._run_plain(self._pointwise(), x, positions, channel_dim)
+
+    def _run_plain(
         self,
         layers: Sequence[PointwiseLayer],
         x: Tensor,
         positions: tuple[int, ...],
         channel_dim: int,
     ) -> Tensor:
-        """Applies some of the layers to a checked input in a public layout."""
-        if self.fused and not torch.compiler.is_exporting() and x.device.type == "cpu":
-            rows = x.movedim(channel_dim, -1).reshape(-1, x.shape[channel_dim])
-            run = None
-            if not torch.is_grad_enabled() and all(map(can_fold, layers)):
-                run = folded_mlp
-            elif all(map(can_fuse_hidden_layer, layers)):
-                run = fused_mlp
-            if run is not None:
-                y: Tensor = run(layers, rows)
-                return y.view(*positions, -1).movedim(-1, channel_dim)
         y = self._layout.enter(x, channel_dim)
         for layer in layers:
             y = layer(y)

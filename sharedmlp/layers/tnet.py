@@ -51,7 +51,7 @@ class TNet(nn.Module):
         hidden_channels: Sequence[int] = (512, 256),
         bias: bool | None = None,
         add_identity: bool = False,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -40,7 +40,7 @@ def create_model(
     backend: str = "linear",
     *,
     pretrained: str | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> PointNet:
     """Makes a model.
 

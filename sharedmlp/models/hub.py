@@ -33,14 +33,14 @@ class HubPointNet(  # type: ignore[misc]  # the mixin takes more arguments than 
 ):
     """:class:`PointNet` as the Hub knows it; also has the mixin's ``push_to_hub``."""
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> Any:  # noqa: ANN401
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> Any:
         """See :meth:`PointNet.save_pretrained`."""
         # The mixin's own config has the arguments that were passed, and nothing of the data.
         config = {**self.options, "metadata": self.metadata}
         return super().save_pretrained(save_directory, **{**options, "config": config})
 
     @classmethod
-    def _from_pretrained(cls, *, config: dict[str, Any] | None = None, **options: Any) -> Any:  # noqa: ANN401
+    def _from_pretrained(cls, *, config: dict[str, Any] | None = None, **options: Any) -> Any:
         if config is None:
             raise ValueError(
                 f"{options['model_id']} has no config.json, which says of what network the weights "

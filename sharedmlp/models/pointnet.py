@@ -191,7 +191,7 @@ class PointNet(nn.Module):
             feature_transform=feature_transform,
         )
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:  # noqa: ANN401
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Writes the folder that :meth:`from_pretrained` and the Hugging Face Hub read.
 
         That is ``model.safetensors``, ``config.json`` with the network's ``options`` and
@@ -210,7 +210,7 @@ class PointNet(nn.Module):
         as_hub_model(self).save_pretrained(save_directory, **options)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> PointNet:  # noqa: ANN401
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> PointNet:
         """Makes the network that :meth:`save_pretrained` wrote.
 
         It is in evaluation mode, on the CPU, in torch's default dtype.

@@ -17,7 +17,7 @@ def load_pretrained(
     num_classes: int,
     in_channels: int,
     backend: str,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> PointNet:
     """Makes a network of :func:`sharedmlp.models.create_model` with weights, in evaluation mode.
 

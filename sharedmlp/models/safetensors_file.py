@@ -24,7 +24,7 @@ def save_safetensors(model: PointNet, path: Path) -> None:
     path.write_bytes(safetensors.torch.save(weights, metadata={"format": "pt", **described}))
 
 
-def load_safetensors(path: str | Path, **options: Any) -> PointNet:  # noqa: ANN401
+def load_safetensors(path: str | Path, **options: Any) -> PointNet:
     """Makes the network that ``sharedmlp export`` wrote as safetensors, in evaluation mode.
 
     Args:
@@ -57,7 +57,7 @@ def load_safetensors(path: str | Path, **options: Any) -> PointNet:  # noqa: ANN
     return model.eval()
 
 
-def _import_safetensors() -> Any:  # noqa: ANN401
+def _import_safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:

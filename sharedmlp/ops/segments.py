@@ -12,14 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.linear_argmax import GATHERED, LinearArgmax, best_points, products_at
-from sharedmlp.ops.linear_bn_relu import (
-    FoldedLinear,
-    PartialSums,
-    double_backward,
-    input_moments,
-    linear_bn_relu_moments,
-)
+from sharedmlp.ops.linear_argmax import LinearArgmax
+from sharedmlp.ops.linear_bn_relu import FoldedLinear, input_moments, linear_bn_relu_moments
+from sharedmlp.ops.search import GATHERED, best_points, is_better, products_at
+from sharedmlp.ops.sums import PartialSums, double_backward
 from sharedmlp.ops.threads import run_jobs
 from sharedmlp.ops.tiles import split_into_chunks, tile_points
 
@@ -49,6 +45,10 @@ class Segments(NamedTuple):
     def empty(self) -> Tensor:
         """Returns which clouds have no rows, ``(G, 1)`` bool."""
         return (self.counts == 0)[:, None]
+
+    def first_rows(self) -> Tensor:
+        """Return the first row of each cloud `(G,)`; of one without rows, any row."""
+        return self.order[self.starts.clamp(max=len(self.order) - 1)]
 
     def rows_of(self, clouds: Tensor, length: int) -> Tensor:
         """Returns the rows of g clouds ``(g, length)``; a shorter cloud repeats its last row."""
@@ -133,18 +133,18 @@ def segment_linear_argmax(
     layer: FoldedLinear | None = None,
     segments: Segments,
 ) -> LinearArgmax:
-    """Does what ``linear_argmax`` does, for the segments of ``clouds (1, M, C)``.
+    """Do what `linear_argmax` does, for the segments of `clouds (1, M, C)`.
 
-    The indices are rows. A cloud without rows gets anything: see :func:`fill_empty`. Moments, and
-    the narrow layer, have a pass of their own over the rows: a tile here repeats the last row of
-    its shorter clouds, which must not count twice.
+    The indices are rows. A cloud without rows gets anything: see `fill_empty`. Moments, and the
+    hidden layer, have a pass of their own over the rows: a tile here repeats the last row of its
+    shorter clouds, which must not count twice.
     """
     rows = clouds[0]
     mean, second = torch.zeros_like(center), torch.zeros_like(weight[0].diag())
     if layer is not None:
         rows, mean, second = linear_bn_relu_moments(rows, layer, center)
     elif moments:
-        rows, mean, second = input_moments(rows, center)
+        mean, second = input_moments(rows, center)
     values, indices = _SegmentLinearArgmax.apply(  # type: ignore[no-untyped-call]
         rows, weight, sign, center, search_dtype, segments
     )
@@ -154,7 +154,7 @@ def segment_linear_argmax(
 class _SegmentLinearArgmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,
         rows: Tensor,
         weight: Tensor,
         sign: Tensor,
@@ -163,22 +163,22 @@ class _SegmentLinearArgmax(torch.autograd.Function):
         segments: Segments,
     ) -> tuple[Tensor, Tensor]:
         values, indices = _search(rows, weight * sign[:, None], center, search_dtype, segments)
-        # The value without the sign; where the sign is zero, that of the first row.
-        first = segments.order[segments.starts.clamp(max=len(rows) - 1)]
+        # The value without the sign; if the sign is zero, that of the first row.
+        first = segments.first_rows()
         values = torch.where(sign == 0, (rows[first] - center) @ weight.t(), values * sign)
         ctx.mark_non_differentiable(indices)
         ctx.save_for_backward(rows, weight, center, indices)
         return values, indices
 
     @staticmethod
-    def backward(ctx: Any, of_values: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, of_values: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, center, indices = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will differentiate the gradients again
 
-            def plain(rows: Tensor, weight: Tensor) -> tuple[Tensor]:
+            def formula(rows: Tensor, weight: Tensor) -> tuple[Tensor]:
                 return (((rows - center)[indices] * weight).sum(-1),)
 
-            return (*double_backward(plain, (rows, weight), (of_values,)), *[None] * 4)
+            return (*double_backward(formula, (rows, weight), (of_values,)), *[None] * 4)
         of_rows = torch.zeros_like(rows) if ctx.needs_input_grad[0] else None
         step = max(1, GATHERED // weight.numel())
         parts = [slice(i, i + step) for i in range(0, len(indices), step)]
@@ -225,9 +225,9 @@ def _search(
                         best = products_at(centred, where, signed_weight)
                     where = points.gather(1, where)
                     if start > 0:
-                        before = values[clouds]
-                        where = torch.where(best > before, where, indices[clouds])
-                        best = torch.maximum(best, before)
+                        better = is_better(best, values[clouds])
+                        where = torch.where(better, where, indices[clouds])
+                        best = torch.where(better, best, values[clouds])
                     values[clouds], indices[clouds] = best, where
 
     run_jobs(worker, len(jobs))

@@ -1,20 +1,53 @@
-"""Independent pieces of tensor work, dealt to threads that each work alone.
+"""Run independent pieces of tensor work in threads that each work alone.
 
 One large parallel region after another makes every thread wait for the slowest at each of them,
-which costs most where another process takes turns on the same cores. Here each thread runs whole
-jobs with single-threaded kernels and meets the others once, at the end.
+which costs most if another process takes turns on the same cores. Here each thread runs whole jobs
+with single-threaded kernels and meets the others once, at the end.
+
+No setting of the process changes, not even for a moment: `torch.set_num_threads` would also decide
+what threads that start meanwhile begin with, so a worker limits itself by the calls of OpenMP and
+MKL that concern the calling thread alone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from pathlib import Path
 from threading import Lock, local
 
 import torch
 from torch import Tensor
+
+
+@cache
+def _thread_limits() -> tuple[Callable[[int], object], ...]:
+    """Return what limits the threads of the calling thread's kernels; empty if it is not found.
+
+    torch's library and what it links to have the OpenMP runtime that its kernels use, and MKL if it
+    was built with it.
+    """
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{suffix}"))
+        limits = [library.omp_set_num_threads]
+    except (OSError, AttributeError):
+        return ()
+    if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        try:
+            limits.append(library.MKL_Set_Num_Threads_Local)
+        except AttributeError:
+            return ()
+    return tuple(limits)
+
+
+def _limit_this_thread(num_threads: int) -> None:
+    for limit in _thread_limits():
+        limit(num_threads)
 
 
 def _work_alone() -> None:
@@ -24,26 +57,54 @@ def _work_alone() -> None:
     # A thread of torch's OpenMP spins for milliseconds after its share of a parallel region, on a
     # core that these threads need, unless libgomp knows of more threads than cores: it counts
     # teams, so each thread here opens one, of two, once.
-    torch.set_num_threads(2)
+    _limit_this_thread(2)
     torch.zeros(2**16).add_(1)
-    torch.set_num_threads(1)
+    _limit_this_thread(1)
 
 
-@lru_cache(maxsize=1)
-def _pool(num_threads: int, process_id: int) -> ThreadPoolExecutor:
-    """The threads of this process: a fork inherits the pool's object but not its threads."""
-    return ThreadPoolExecutor(
-        num_threads,
-        thread_name_prefix=f"sharedmlp-{process_id}",
-        initializer=_work_alone,
-    )
+class _Pool:
+    """The worker threads of this process, made when they are first needed."""
 
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: a fork inherits neither the threads nor who holds the lock."""
+        self._lock = Lock()
+        self._num_threads = 0
+        self._executor: ThreadPoolExecutor | None = None
+
+    def submit(
+        self, function: Callable[[], None], count: int, num_threads: int
+    ) -> list[Future[None]]:
+        """Start a function `count` times; fewer if the interpreter has begun to shut down."""
+        futures: list[Future[None]] = []
+        try:
+            executor = self._get(num_threads)
+            futures.extend(executor.submit(function) for _ in range(count))
+        except RuntimeError:  # no thread can be started any more
+            pass
+        return futures
+
+    def _get(self, num_threads: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None or self._num_threads != num_threads:
+                self._executor = ThreadPoolExecutor(
+                    num_threads, thread_name_prefix="sharedmlp", initializer=_work_alone
+                )
+                self._num_threads = num_threads
+            return self._executor
+
+
+_pool = _Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.forget)
 
 _local = local()
 
 
 def thread_buffer(name: str, size: int, like: Tensor) -> Tensor:
-    """Returns memory of this thread's own, ``(size,)``, of undefined content.
+    """Return memory of this thread's own, `(size,)`, of undefined content.
 
     On a CPU it is kept for the next call: a fresh buffer costs the system a page fault each 4 KiB.
     """
@@ -73,11 +134,17 @@ class _Jobs:
 
 
 def run_jobs(worker: Callable[[Iterator[int]], None], num_jobs: int) -> None:
-    """Runs ``worker(jobs)`` in as many threads as torch would use, each with its share of the jobs.
+    """Run `worker(jobs)` in as many threads as torch would use, each with its share of the jobs.
 
     A worker makes its buffers once and then iterates over the numbers of the jobs that it gets. It
     records no gradients and casts nothing automatically. What it writes must not depend on which
     thread runs which job.
+
+    If threads cannot be limited to themselves here, or none can be started any more because the
+    interpreter shuts down, the caller runs the jobs itself.
+
+    Raises:
+        Exception: The first error of a worker, when all of them have ended.
     """
     jobs = _Jobs(num_jobs)
     inference = torch.is_inference_mode_enabled()
@@ -87,11 +154,13 @@ def run_jobs(worker: Callable[[Iterator[int]], None], num_jobs: int) -> None:
             worker(jobs)
 
     total = torch.get_num_threads()
-    if total == 1 or num_jobs == 1:
+    count = min(total, num_jobs)
+    if count <= 1 or not _thread_limits():
         run()
         return
-    futures = [_pool(total, os.getpid()).submit(run) for _ in range(min(total, num_jobs))]
+    futures = _pool.submit(run, count, total)
+    if len(futures) < count:
+        run()
+    wait(futures)
     for future in futures:
         future.result()
-    # A worker's setting is its own, but is also what threads that start later would begin with.
-    torch.set_num_threads(total)

@@ -11,7 +11,7 @@ from sharedmlp.models import PointNet
 from sharedmlp.train.task import ClassificationTask
 
 
-def load_trained(path: str | Path, **options: Any) -> PointNet:  # noqa: ANN401
+def load_trained(path: str | Path, **options: Any) -> PointNet:
     """Makes the network of a checkpoint that ``sharedmlp fit`` wrote, in evaluation mode.
 
     Its ``metadata`` has ``class_names`` and, as far as the checkpoint knows them, ``num_points``,

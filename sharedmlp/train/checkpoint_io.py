@@ -24,7 +24,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         self,
         checkpoint: dict[str, Any],
         path: str | Path,
-        storage_options: Any | None = None,  # noqa: ANN401
+        storage_options: Any | None = None,
     ) -> None:
         """Writes a checkpoint, or replaces it in one step.
 

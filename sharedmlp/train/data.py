@@ -203,7 +203,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
         return _VOTE_SCALE(points, generator)
 
-    def _dataset(self, pool: PointPool, indices: Any, *, resample: bool) -> PointCloudDataset:  # noqa: ANN401
+    def _dataset(self, pool: PointPool, indices: Any, *, resample: bool) -> PointCloudDataset:
         return PointCloudDataset(
             pool,
             num_points=self.num_points,

@@ -49,8 +49,8 @@ class StopOnSignal(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
     ) -> None:
         """Ends the training, unless the gradient is half summed up or the epoch is about to end."""

@@ -116,7 +116,7 @@ class PredictionTable:
         print(f"\ninterrupted; {count}: {how}", file=sys.stderr)
         sys.exit(130)
 
-    def _write(self, value: Any) -> None:  # noqa: ANN401
+    def _write(self, value: Any) -> None:
         # Any name is ASCII without line ends in JSON: a line is a row.
         self._file.write(json.dumps(value).encode() + b"\n")
         self._file.flush()
@@ -203,8 +203,8 @@ class PredictionWriter(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -240,7 +240,7 @@ def _class_names(module: pl.LightningModule) -> list[str]:
     return module.class_names  # type: ignore[return-value]
 
 
-def _lock(file: Any, part: Path) -> None:  # noqa: ANN401
+def _lock(file: Any, part: Path) -> None:
     """Holds a file until it is closed, where the system knows how."""
     try:
         import fcntl

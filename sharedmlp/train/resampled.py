@@ -28,7 +28,7 @@ class NormalResampledDataModule(MeshTreeDataModule):
         root: str,
         subset: Literal["modelnet40", "modelnet10"] = "modelnet40",
         pool_size: int = 10_000,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(root, pool_size, **options)
         self.subset = subset

@@ -37,7 +37,7 @@ class MeshTreeDataModule(PointCloudDataModule):
         pool_size: int = 2048,
         normals: bool = False,
         cache_dir: str | None = None,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.root = Path(root)
@@ -88,7 +88,7 @@ class ShapesDataModule(MeshTreeDataModule):
         **options: Arguments of :class:`MeshTreeDataModule` and :class:`PointCloudDataModule`.
     """
 
-    def __init__(self, root: str = "data/shapes", **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, root: str = "data/shapes", **options: Any) -> None:
         super().__init__(root, **options)
 
     @property
@@ -113,7 +113,7 @@ class HDF5DataModule(PointCloudDataModule):
         **options: Arguments of :class:`PointCloudDataModule`.
     """
 
-    def __init__(self, root: str, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, root: str, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root)
 

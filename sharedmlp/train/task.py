@@ -221,7 +221,7 @@ class ClassificationTask(pl.LightningModule):
             "probabilities": probabilities,
         }
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union is private
+    def configure_optimizers(self) -> Any:
         """Returns the optimizer and the schedule of its learning rate."""
         optimizer = self._make_optimizer()
         # By steps: a schedule by epochs is advanced after the epoch's checkpoint has been written,

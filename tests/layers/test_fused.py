@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
+from sharedmlp.layers.pointwise import layer_tensors
 from sharedmlp.ops import linear_argmax as argmax_op
 from sharedmlp.ops import tiles
+from sharedmlp.ops.fused import fused_max
 from tests.formula import randomize
 from tests.layers.fused_pool import BACKENDS, DTYPES, WIDTHS, clouds, compare_with_formula, make
 from tests.tolerances import assert_close
@@ -183,18 +185,14 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
 def test_gradcheck_to_the_second_order(training):
     pool = SharedMLPMaxPool([3, 5], activation="leaky_relu", fused=True).double().train(training)
     randomize(pool)
-    layer = pool.layers[0]
+    layer = layer_tensors(pool.layers[0])
     x = clouds(3, 4, 3).requires_grad_()
 
     def run(x, weight, gamma, beta):
-        parameters = {
-            "layers.0.linear.weight": weight,
-            "layers.0.norm.weight": gamma,
-            "layers.0.norm.bias": beta,
-        }
-        return torch.func.functional_call(pool, parameters, (x,))
+        norm = layer.norm._replace(weight=gamma, bias=beta)
+        return fused_max([layer._replace(weight=weight, norm=norm)], x)[0]
 
-    inputs = (x, layer.linear.weight, layer.norm.weight, layer.norm.bias)
+    inputs = (x, *(p.detach().requires_grad_() for p in (layer.weight, *layer.norm[:2])))
     assert torch.autograd.gradcheck(run, inputs)
     assert torch.autograd.gradgradcheck(run, inputs)
 

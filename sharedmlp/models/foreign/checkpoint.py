@@ -50,7 +50,7 @@ def read_state_dict(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[
     return {str(key).removeprefix("module."): value for key, value in checkpoint.items()}
 
 
-def _read(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)

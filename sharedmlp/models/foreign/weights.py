@@ -29,7 +29,7 @@ def load_weights(
     model: PointNet | None = None,
     *,
     style: str | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> PointNet:
     """Loads the weights of another repository's PointNet classifier.
 

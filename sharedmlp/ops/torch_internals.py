@@ -1,0 +1,67 @@
+"""What the fused paths ask torch that it tells only in private. Tested with torch 2.7 to 2.13."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as module_globals
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def jit_is_tracing() -> bool:
+    """Whether torch.jit.trace, or the ONNX export built on it, records the operations."""
+    return torch._C._is_tracing()
+
+
+def transforms_are_active() -> bool:
+    """Whether a transform of torch.func is running."""
+    return torch._C._are_functorch_transforms_active()  # type: ignore[no-any-return, unused-ignore]
+
+
+def forward_ad_is_active() -> bool:
+    """Whether this is inside `torch.autograd.forward_ad.dual_level`."""
+    return forward_ad._current_level >= 0
+
+
+def dispatch_mode_is_active() -> bool:
+    """Whether a TorchDispatchMode sees the operations: a FLOP counter, fake tensors, make_fx."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def function_modes() -> list[TorchFunctionMode]:
+    """Return the active TorchFunctionModes, but for those that choose a default device."""
+    if not torch._C._len_torch_function_stack():
+        return []
+    stack: list[TorchFunctionMode] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return [mode for mode in stack if not isinstance(mode, DeviceContext)]
+
+
+def profiler_is_active() -> bool:
+    """Whether torch.profiler records the operations of this thread."""
+    return torch.autograd._profiler_enabled()  # type: ignore[no-any-return, attr-defined, unused-ignore]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody wants to see the calls of a module, or of every module."""
+    return any(getattr(module, name) for name in _HOOKS) or any(
+        getattr(module_globals, f"_global{name}") for name in _HOOKS
+    )
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """Return the parameters that are registered on the module itself, missing ones as None."""
+    return module._parameters
+
+
+def own_buffers(module: nn.Module) -> dict[str, torch.Tensor | None]:
+    """Return the buffers that are registered on the module itself, missing ones as None."""
+    return module._buffers
