@@ -6,7 +6,14 @@ import argparse
 import logging
 from pathlib import Path
 
-from sharedmlp.benchmark import VARIANTS, format_results, run_benchmark, write_results
+from sharedmlp.benchmark import (
+    VARIANTS,
+    format_results,
+    format_small,
+    measure_small,
+    run_benchmark,
+    write_results,
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,11 +37,29 @@ def main(arguments: list[str] | None = None) -> None:
         "--search_precision", default="float32", help="bfloat16 adds the network that uses it"
     )
     parser.add_argument(
+        "--allocator",
+        nargs="+",
+        default=["default"],
+        dest="allocators",
+        help="default, keep (glibc keeps freed memory), or both side by side",
+    )
+    parser.add_argument(
         "--contended", action="store_true", help="with another process on all cores"
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="instead, layers on small inputs, fused and not: from where on fusion pays",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="a folder")
     options = vars(parser.parse_args(arguments))
     output: Path = options.pop("output")
+    if options.pop("small"):
+        text = format_small(measure_small())
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "small.md").write_text(text, encoding="utf-8")
+        print(text)
+        return
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

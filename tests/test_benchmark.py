@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,19 @@ from matplotlib.image import imread
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sharedmlp.benchmark import VARIANTS, format_results, run, run_benchmark, write_results
+from sharedmlp.benchmark import (
+    VARIANTS,
+    format_results,
+    format_small,
+    format_summary,
+    measure_small,
+    run,
+    run_benchmark,
+    write_results,
+)
 from sharedmlp.benchmark.counts import fused_training, plain_forward
 from sharedmlp.benchmark.networks import FieldPointNet
-from sharedmlp.benchmark.processes import Process, ProcessError, start_worker
+from sharedmlp.benchmark.processes import ALLOCATORS, Process, ProcessError, start_worker
 from sharedmlp.benchmark.report import add_statistics, speedup, spread
 from sharedmlp.benchmark.variants import PEERS, REFERENCE, choose_variants
 from sharedmlp.models import create_model
@@ -34,7 +44,7 @@ def measured():
     )
 
 
-def made_up():
+def made_up(allocators=("default",)):
     """Three rounds, in whole seconds, of which every ratio can be taken by hand."""
     seconds = {
         REFERENCE: ([8, 6, 12], [4, 4, 4], 1000),
@@ -54,6 +64,7 @@ def made_up():
     size = {
         "num_points": 16,
         "batch_size": 2,
+        "allocator": "default",
         "ceiling": {"seconds": [2.0, 2.0, 4.0], "operations": 4 * 10**9},
         "variants": entries,
     }
@@ -70,12 +81,16 @@ def made_up():
         "load_average": [0.5, 0.25, 0.125],
     }
     settings = {"rounds": 3, "steps": 1, "threads": 1, "device": "cpu", "contended": False, **SIZES}
-    return {"settings": settings, "machine": machine, "sizes": [size]}
+    settings["allocators"] = list(allocators)
+    sizes = [{**size, "allocator": allocator} for allocator in allocators]
+    return {"settings": settings, "machine": machine, "sizes": sizes}
 
 
-def test_ratios_are_taken_within_a_round():
-    # Of the medians it would be 10 / 2 = 5; the second round, slow for both, says 3.
-    assert speedup([10, 60, 9], [2, 20, 3])["median"] == 3
+def test_a_ratio_follows_from_the_times_beside_it():
+    ratio = speedup([10, 60, 9], [2, 20, 3])
+    assert ratio["median"] == 10 / 3  # of the medians, which are printed
+    assert ratio["low"] == pytest.approx(3.0)  # within the rounds: 5, 3, 3
+    assert ratio["high"] == pytest.approx(4.6)
     assert spread([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]) == {"median": 6, "low": 2, "high": 10}
 
 
@@ -84,8 +99,9 @@ def test_statistics_by_hand():
     entries = size["variants"]
     fused = entries["linear_fused"]
     assert fused["train"]["median"] == 2
-    assert fused["train"]["speedup"]["median"] == 6  # of 4, 6, 6
-    assert fused["eval"]["speedup"]["median"] == 4  # of 4, 2, 4
+    assert fused["train"]["speedup"]["median"] == 4  # 8 by 2; within the rounds 4, 6, 6
+    assert fused["train"]["speedup"]["high"] == 6
+    assert fused["eval"]["speedup"]["median"] == 4
     assert fused["peak_ratio"] == 0.25
     assert size["ceiling"]["gflops"] == 2
     assert entries[REFERENCE]["train"]["fraction_of_ceiling"] == pytest.approx(4 / 8 / 2)
@@ -95,10 +111,10 @@ def test_statistics_by_hand():
     }
     # the best compiled one is another in training (median 4 of 4 and 5) than in eval (1 of 1 and 1)
     assert against == {
-        ("train", "linear"): 3,  # of 2, 6, 3
-        ("train", "linear_compiled"): 2,  # of 2, 3, 2
-        ("eval", "linear"): 2,  # of 2, 2, 4
-        ("eval", "linear_compiled"): 1,  # of 1, 1/2, 2
+        ("train", "linear"): 3,  # 6 by 2
+        ("train", "linear_compiled"): 2,  # 4 by 2
+        ("eval", "linear"): 4,
+        ("eval", "linear_compiled"): 1,
     }
 
 
@@ -106,18 +122,62 @@ def test_the_table_has_a_row_a_variant_and_says_what_is_missing():
     text = format_results(made_up())
     rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| ")}
     assert {row.count("|") for row in rows.values()} == {10}
-    assert rows["fused linear"].split(" | ")[1:] == [
-        *("2000.0 (1200.0 to 2000.0)", "6.00", rows["fused linear"].split(" | ")[3]),
-        *("1000.0 (1000.0 to 1800.0)", "4.00", rows["fused linear"].split(" | ")[6]),
+    cells = rows["fused linear"].split(" | ")
+    assert cells[1:] == [
+        *("2000.0 (1200.0 to 2000.0)", "4.00 (4.40 to 6.00)", cells[3]),
+        *("1000.0 (1000.0 to 1800.0)", "4.00 (2.40 to 4.00)", cells[6]),
         *("250", "0.25 |"),
     ]
     assert "not installed" in rows[VARIANTS["pyg"].label]
     assert "failed" in rows["plain conv1d"]
-    assert "- N=16, plain conv1d: failed (out of memory)." in text
+    assert "- N=16, default allocator, plain conv1d: failed (out of memory)." in text
     assert "training: fused linear is 3.00 times as fast as plain linear" in text
-    assert "Adam(fused=True) for the fused networks" in text
+    assert "Adam(fused=True), for every network" in text
     assert "a processor, 2 cores" in text
     assert "busy" not in text
+
+
+def test_both_allocators_stand_side_by_side():
+    results = made_up(("default", "keep"))
+    text = format_results(results)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows} == {18}
+    assert "training ms, memory kept" in text
+    assert "MALLOC_TRIM_THRESHOLD_=" in text
+    summary = format_summary(results, [REFERENCE, "linear_fused"]).splitlines()
+    assert summary[3] == (
+        "| fused linear | 2000 ms | 4.0x | 1000 ms | 4.0x | 2000 ms | 4.0x | 1000 ms | 4.0x "
+        "| 250 MiB | 0.25 |"
+    )
+    assert {line.count("|") for line in summary} == {12}
+
+
+def test_a_kept_allocator_is_the_process_own():
+    code = "import os, json; print(json.dumps({'error': os.environ['MALLOC_TOP_PAD_']}))"
+    with pytest.raises(ProcessError, match=ALLOCATORS["keep"]["MALLOC_TOP_PAD_"]):
+        _process_of(code, ALLOCATORS["keep"])
+
+
+def _process_of(code, environment):
+    """A process that runs code of its own in place of a worker's module."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "echo_environment.py").write_text(code)
+    return Process("echo_environment", "", 1, {**environment, "PYTHONPATH": str(folder)})
+
+
+def test_small_layers_in_turns():
+    results = measure_small(threads=[1], batch_sizes=[2], num_points=[16], seconds=0.0)
+    assert results == json.loads(json.dumps(results))
+    assert torch.get_num_threads() >= 1
+    rows = results["rows"]
+    assert [(row["stack"], row["mode"]) for row in rows[:2]] == [
+        ("PointNet", "train"),
+        ("PointNet", "eval"),
+    ]
+    assert len(rows) == 8
+    text = format_small(results)
+    assert "The default at its worst: " in text
+    assert text.count("\n| ") == 2 + 8
 
 
 def test_a_run_measures_what_is_installed(measured):
@@ -134,7 +194,6 @@ def test_a_run_measures_what_is_installed(measured):
             assert entry[mode]["median"] > 0
             assert entry[mode]["fraction_of_ceiling"] > 0
     assert size["variants"][REFERENCE]["train"]["speedup"]["median"] == 1
-    assert size["variants"]["linear_fused"]["optimizer"] == "Adam(fused=True)"
     peer = size["variants"]["pyg"]
     installed = importlib.util.find_spec("torch_geometric") is not None
     assert peer["status"] == ("measured" if installed else "not installed")
@@ -204,6 +263,8 @@ def test_variants_are_chosen_with_the_reference():
         ({"rounds": 0}, "rounds >= 1, got 0"),
         ({"num_points": []}, "num_points"),
         ({"device": "tpu"}, "got 'tpu'"),
+        ({"allocators": ["jemalloc"]}, "default, keep"),
+        ({"allocators": []}, "default, keep"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_starts(options, message, monkeypatch):
@@ -266,13 +327,19 @@ def test_multiply_adds_are_those_that_torch_counts():
 
 def test_the_picture_shows_every_measured_variant():
     figure = plot_benchmark(made_up())
-    train, evaluation = figure.axes
+    train, evaluation, memory = figure.axes
     names = [label.get_text() for label in train.get_yticklabels()]
     assert names[0] == VARIANTS[REFERENCE].label
     assert "fused linear" in names
     assert VARIANTS["pyg"].label not in names
     assert [bar.get_width() for bar in train.patches] == [8e3, 6e3, 4e3, 5e3, 2e3]
     assert [text.get_text().strip() for text in evaluation.texts][-1] == "4.00x"
+    assert [bar.get_width() for bar in memory.patches] == [1000, 900, 800, 800, 250]
+    assert [text.get_text().strip() for text in memory.texts][-1] == "0.25"
+    fused, plain = train.patches[4], train.patches[1]
+    assert fused.get_facecolor() != plain.get_facecolor()
+    assert train.get_yticklabels()[4].get_fontweight() == "bold"
+    assert train.get_yticklabels()[1].get_fontweight() == "normal"
 
 
 @pytest.fixture
@@ -291,7 +358,9 @@ def test_the_script_prints_the_table_and_writes_three_files(script, monkeypatch,
         return made_up()
 
     monkeypatch.setattr(script, "run_benchmark", fake)
-    script.main(["--num_points", "8", "16", "--contended", "--output", str(tmp_path)])
+    arguments = ["--num_points", "8", "16", "--contended", "--allocator", "default", "keep"]
+    script.main([*arguments, "--output", str(tmp_path)])
+    assert asked["allocators"] == ["default", "keep"]
     assert asked["num_points"] == [8, 16]
     assert asked["contended"] is True
     assert asked["variants"] is None
@@ -299,6 +368,14 @@ def test_the_script_prints_the_table_and_writes_three_files(script, monkeypatch,
     files = {path.name for path in tmp_path.iterdir()}
     assert files == {"benchmark.json", "benchmark.md", "benchmark.png"}
     assert imread(tmp_path / "benchmark.png").ndim == 3
+
+
+def test_the_script_measures_small_layers(script, monkeypatch, tmp_path, capsys):
+    small = measure_small(threads=[1], batch_sizes=[1], num_points=[16], seconds=0.0)
+    monkeypatch.setattr(script, "measure_small", lambda: small)
+    script.main(["--small", "--output", str(tmp_path / "new")])
+    assert format_small(small) in capsys.readouterr().out
+    assert (tmp_path / "new" / "small.md").read_text() == format_small(small)
 
 
 def test_the_script_says_what_is_wrong(script, capsys):

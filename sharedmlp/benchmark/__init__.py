@@ -6,8 +6,17 @@ the same drift of the machine; ratios are taken within a round and then their me
 
 from __future__ import annotations
 
-from sharedmlp.benchmark.report import format_results, write_results
+from sharedmlp.benchmark.report import format_results, format_summary, write_results
 from sharedmlp.benchmark.run import run_benchmark
+from sharedmlp.benchmark.small import format_small, measure_small
 from sharedmlp.benchmark.variants import VARIANTS
 
-__all__ = ["VARIANTS", "format_results", "run_benchmark", "write_results"]
+__all__ = [
+    "VARIANTS",
+    "format_results",
+    "format_small",
+    "format_summary",
+    "measure_small",
+    "run_benchmark",
+    "write_results",
+]

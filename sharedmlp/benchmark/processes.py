@@ -6,11 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 _WORKER = "sharedmlp.benchmark.worker"
 _CONTENTION = "sharedmlp.benchmark.contention"
+
+
+# How glibc treats memory that a process has freed: as it does by default, or kept for the next
+# tensor. Names as the command line takes them.
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "default": {},
+    "keep": {
+        "MALLOC_MMAP_THRESHOLD_": str(2**30),
+        "MALLOC_TRIM_THRESHOLD_": str(2**33),
+        "MALLOC_TOP_PAD_": str(2**28),
+    },
+}
 
 
 class ProcessError(RuntimeError):
@@ -30,12 +43,19 @@ class Process:
         module: What ``python -m`` runs.
         argument: Its only argument.
         threads: How many threads it may use.
+        environment: Further variables of its environment.
 
     Raises:
         ProcessError: If it does not start, or never says that it is ready.
     """
 
-    def __init__(self, module: str, argument: str, threads: int) -> None:
+    def __init__(
+        self,
+        module: str,
+        argument: str,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         # before torch is loaded, so that every thread pool begins with it
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self._process = subprocess.Popen(
@@ -43,7 +63,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **limits},
+            env={**os.environ, **limits, **(environment or {})},
         )
         try:
             self._answer()
@@ -107,8 +127,14 @@ class Process:
 
 
 def start_worker(settings: dict[str, Any]) -> Process:
-    """Starts the process of a variant; ``settings`` are those of :mod:`..worker`."""
-    return Process(_WORKER, json.dumps(settings), settings["threads"])
+    """Start the process of a variant.
+
+    Args:
+        settings: Those of `sharedmlp.benchmark.worker`, and the name of an allocator.
+    """
+    settings = dict(settings)
+    environment = ALLOCATORS[settings.pop("allocator", "default")]
+    return Process(_WORKER, json.dumps(settings), settings["threads"], environment)
 
 
 def start_contention(cores: int) -> Process:

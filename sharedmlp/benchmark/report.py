@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sharedmlp.benchmark.processes import ALLOCATORS
 from sharedmlp.benchmark.variants import REFERENCE
 
 _MIB = 2**20
@@ -22,13 +23,19 @@ def spread(samples: Sequence[float]) -> dict[str, float]:
 
 
 def speedup(reference: Sequence[float], samples: Sequence[float]) -> dict[str, float]:
-    """Returns the spread over rounds of how many times as fast as the reference it was.
+    """Return how many times as fast as the reference it was.
 
     Args:
         reference: Seconds of the reference, one a round.
         samples: Seconds of the other in the same rounds.
+
+    Returns:
+        As "median" the ratio of the medians, which is that of the printed times; as "low" and
+        "high" the 10th and 90th percentile of the ratios within the rounds.
     """
-    return spread([other / own for other, own in zip(reference, samples, strict=True)])
+    within = spread([other / own for other, own in zip(reference, samples, strict=True)])
+    medians = spread(reference)["median"] / spread(samples)["median"]
+    return {**within, "median": medians}
 
 
 def add_statistics(size: dict[str, Any]) -> None:
@@ -79,8 +86,37 @@ def _measured(size: Mapping[str, Any]) -> dict[str, Any]:
 def format_results(results: Mapping[str, Any]) -> str:
     """Lays out the results of :func:`run_benchmark` as Markdown."""
     parts = [_describe(results)]
-    parts += [_format_size(size, results["settings"]) for size in results["sizes"]]
+    for number in dict.fromkeys(size["num_points"] for size in results["sizes"]):
+        sizes = [size for size in results["sizes"] if size["num_points"] == number]
+        parts.append(_format_sizes(sizes, results["settings"]))
     return "\n\n".join([*parts, _legend(results)]) + "\n"
+
+
+def format_summary(results: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Lay out some rows of the first size as the short table of the README.
+
+    Args:
+        results: Of `run_benchmark`, with one or two allocators.
+        names: Which variants.
+    """
+    number = results["sizes"][0]["num_points"]
+    sizes = [size for size in results["sizes"] if size["num_points"] == number]
+    head = ["PointNet, B={batch_size}, N={num_points}".format(**sizes[0])]
+    for size in sizes:
+        kept = "" if size["allocator"] == "default" else " (memory kept)"
+        head += [f"training step{kept}", "", f"evaluation{kept}", ""]
+    lines = [_cells([*head, "peak memory", ""]), "|" + " --- |" * (len(head) + 2)]
+    for name in names:
+        cells = [sizes[0]["variants"][name]["label"]]
+        for size in sizes:
+            entry = size["variants"][name]
+            for mode in ("train", "eval"):
+                cells.append(f"{1e3 * entry[mode]['median']:.0f} ms")
+                cells.append(f"{entry[mode]['speedup']['median']:.1f}x")
+        entry = sizes[0]["variants"][name]
+        cells += [f"{entry['peak_bytes'] / _MIB:.0f} MiB", f"{entry['peak_ratio']:.2f}"]
+        lines.append(_cells(cells))
+    return "\n".join(lines) + "\n"
 
 
 def _describe(results: Mapping[str, Any]) -> str:
@@ -97,69 +133,93 @@ def _describe(results: Mapping[str, Any]) -> str:
     )
 
 
-def _format_size(size: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    ceiling = size["ceiling"]
+def _format_sizes(sizes: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+    """Lay out one number of points, with a group of columns for each allocator."""
+    first = sizes[0]
+    head = ["network"]
+    for size in sizes:
+        kept = "" if size["allocator"] == "default" else ", memory kept"
+        for mode in ("training", "eval"):
+            head += [f"{mode} ms{kept}", "times as fast", "of ceiling"]
+        head += [f"peak MiB{kept}", "of Conv1d's"]
     lines = [
-        f"### B={size['batch_size']}, N={size['num_points']}, {settings['num_classes']} classes"
+        f"### B={first['batch_size']}, N={first['num_points']}, {settings['num_classes']} classes"
         + (", contended" if settings["contended"] else ""),
         "",
-        "| network | training ms | times as fast | of ceiling | eval ms | times as fast "
-        "| of ceiling | peak MiB | of Conv1d's |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(_row(entry) for entry in size["variants"].values()),
+        _cells(head),
+        "|" + " --- |" * len(head),
+    ]
+    for name, entry in first["variants"].items():
+        lines.append(_cells([entry["label"], *(c for s in sizes for c in _row(s, name))]))
+    rates = ", ".join(f"{size['ceiling']['gflops']:.1f}" for size in sizes)
+    lines += [
         "",
-        f"Ceiling, a float32 matrix product in the cache: {ceiling['gflops']:.1f} GFLOP/s"
+        f"Ceiling, a float32 matrix product in the cache: {rates} GFLOP/s"
         + (" (before the other process started)." if settings["contended"] else "."),
     ]
     names = {"train": "training", "eval": "eval"}
-    for item in size["fused_against"]:
-        own, other = (size["variants"][item[key]]["label"] for key in ("variant", "reference"))
-        lines.append(
-            f"- {names[item['mode']]}: {own} is {item['speedup']['median']:.2f} times as fast as "
-            f"{other}"
-        )
+    for size in sizes:
+        kept = "" if size["allocator"] == "default" else ", memory kept"
+        for item in size["fused_against"]:
+            own, other = (size["variants"][item[key]]["label"] for key in ("variant", "reference"))
+            lines.append(
+                f"- {names[item['mode']]}{kept}: {own} is {item['speedup']['median']:.2f} times as "
+                f"fast as {other}"
+            )
     return "\n".join(lines)
 
 
-def _row(entry: Mapping[str, Any]) -> str:
+def _cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _row(size: Mapping[str, Any], name: str) -> list[str]:
+    """The cells of a variant in one group of columns."""
+    entry = size["variants"][name]
     if entry["status"] != "measured":
-        return f"| {entry['label']} | {entry['status']} |" + " |" * 7
-    cells = [entry["label"]]
+        return [entry["status"], *[""] * 7]
+    cells = []
     for mode in ("train", "eval"):
         timed = entry[mode]
         low, median, high = (1e3 * timed[key] for key in ("low", "median", "high"))
         cells.append(f"{median:.1f} ({low:.1f} to {high:.1f})")
-        cells.append(f"{timed['speedup']['median']:.2f}" if "speedup" in timed else "-")
+        ratio = timed.get("speedup")
+        cells.append(
+            "-" if ratio is None else "{median:.2f} ({low:.2f} to {high:.2f})".format(**ratio)
+        )
         cells.append(f"{timed['fraction_of_ceiling']:.0%}")
     cells.append(f"{entry['peak_bytes'] / _MIB:.0f}")
     cells.append(f"{entry['peak_ratio']:.2f}" if "peak_ratio" in entry else "-")
-    return "| " + " | ".join(cells) + " |"
+    return cells
 
 
 def _legend(results: Mapping[str, Any]) -> str:
     """Says what the columns mean and what has to be known of single rows."""
     entries = {name: entry for size in results["sizes"] for name, entry in size["variants"].items()}
-    kinds = {entry["optimizer"] for entry in entries.values()}
     memory = (
         "the most bytes of tensors on the GPU"
         if results["settings"]["device"] == "cuda"
         else "the most bytes that the process ever held, less what it held after its imports"
     )
     lines = [
-        "Times are medians over the rounds (10th to 90th percentile); times as fast: the median of "
-        "the ratios to Conv1d as the field writes it, taken within each round.",
+        "Times are medians over the rounds (10th to 90th percentile); times as fast: the time of "
+        "Conv1d as the field writes it by the row's own (10th to 90th percentile of the ratios "
+        "within each round).",
         "A training step is forward, cross entropy + 0.001 orthogonality penalty, backward and "
-        "Adam: torch's default Adam"
-        + (", Adam(fused=True) for the fused networks." if len(kinds) > 1 else "."),
+        "Adam(fused=True), for every network.",
         "Of ceiling: 2 operations a multiply-add, counted in a plain network as its products with "
         "weights and transforms, forward times 3 for training; in a fused training step each "
         "128 to 1024 layer counts MCD + 2MC² + 2BCD + 2DC² (M = BN) where a plain one has 3MCD.",
         f"Peak: training steps in a process of its own, {memory}.",
     ]
+    if "keep" in results["settings"]["allocators"]:
+        kept = " ".join(f"{key}={value}" for key, value in ALLOCATORS["keep"].items())
+        lines.append(f"Memory kept: in processes with {kept}.")
     lines += [f"{entry['label']}: {entry['note']}." for entry in entries.values() if entry["note"]]
     for size in results["sizes"]:
         lines += [
-            f"N={size['num_points']}, {entry['label']}: {entry['status']} ({entry['reason']})."
+            f"N={size['num_points']}, {size['allocator']} allocator, {entry['label']}: "
+            f"{entry['status']} ({entry['reason']})."
             for entry in size["variants"].values()
             if entry["status"] != "measured"
         ]

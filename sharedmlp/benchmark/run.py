@@ -11,6 +11,7 @@ import torch
 
 from sharedmlp.benchmark.machine import Ceiling, describe_machine, usable_cores
 from sharedmlp.benchmark.processes import (
+    ALLOCATORS,
     NotInstalledError,
     Process,
     ProcessError,
@@ -35,6 +36,7 @@ def run_benchmark(
     variants: Sequence[str] | None = None,
     peers: bool = False,
     search_precision: str = "float32",
+    allocators: Sequence[str] = ("default",),
     contended: bool = False,
 ) -> dict[str, Any]:
     """Measures training steps, evaluations and memory of PointNet's variants side by side.
@@ -57,6 +59,8 @@ def run_benchmark(
             The reference, Conv1d as the field writes it, is always measured.
         peers: Adds the PointNets of public packages, where they are installed.
         search_precision: ``"bfloat16"`` adds the fused network that searches its winners in it.
+        allocators: How memory is allocated, ``"default"`` or ``"keep"``: each is a comparison of
+            its own, one after the other, and stands beside the other in the table.
         contended: Meanwhile a further process keeps all cores busy with matrix products.
 
     Returns:
@@ -78,6 +82,7 @@ def run_benchmark(
         "rounds": rounds,
         "steps": steps,
         "device": device,
+        "allocators": list(allocators),
         "contended": contended,
     }
     _check(settings)
@@ -87,14 +92,16 @@ def run_benchmark(
         "sizes": [],
     }
     for size in num_points:
-        results["sizes"].append(_compare(names, {**settings, "num_points": size}))
+        for allocator in allocators:
+            one = {**settings, "num_points": size, "allocator": allocator}
+            results["sizes"].append(_compare(names, one))
     return results
 
 
 def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Measures all variants at one size."""
     rounds, steps = settings["rounds"], settings["steps"]
-    keys = ("batch_size", "num_points", "num_classes", "threads", "device")
+    keys = ("batch_size", "num_points", "num_classes", "threads", "device", "allocator")
     shared = {key: settings[key] for key in keys}
     entries = {name: _entry(name, shared) for name in names}
     ceiling: dict[str, Any] = {"seconds": []}
@@ -107,7 +114,8 @@ def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
             stack.enter_context(start_contention(usable_cores()))
         processes: dict[str, Process] = {}
         for name, entry in entries.items():
-            _log.info("N=%d: starting %s", settings["num_points"], name)
+            where = f"N={settings['num_points']}, {settings['allocator']} allocator"
+            _log.info("%s: starting %s", where, name)
             try:
                 processes[name] = stack.enter_context(start_worker({**shared, "variant": name}))
                 # the first training steps of the process: they compile, and they show the peak
@@ -134,6 +142,7 @@ def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     result = {
         "num_points": settings["num_points"],
         "batch_size": settings["batch_size"],
+        "allocator": settings["allocator"],
         "ceiling": {**ceiling, "operations": Ceiling(settings["device"]).operations},
         "variants": entries,
     }
@@ -150,7 +159,6 @@ def _entry(name: str, shared: dict[str, Any]) -> dict[str, Any]:
     return {
         "label": variant.label,
         "kind": variant.kind,
-        "optimizer": "Adam(fused=True)" if variant.fused_optimizer else "Adam",
         "note": variant.note,
         "status": "measured",
         "peak_bytes": None,
@@ -180,6 +188,11 @@ def _check(settings: dict[str, Any]) -> None:
     if not settings["num_points"] or min(settings["num_points"]) < 1:
         raise ValueError(
             f"expected num_points to be sizes of at least 1, got {settings['num_points']}"
+        )
+    unknown = [name for name in settings["allocators"] if name not in ALLOCATORS]
+    if unknown or not settings["allocators"]:
+        raise ValueError(
+            f"allocators are some of {', '.join(ALLOCATORS)}, got {settings['allocators']}"
         )
     if settings["device"] not in ("cpu", "cuda"):
         raise ValueError(f'device is "cpu" or "cuda", got {settings["device"]!r}')

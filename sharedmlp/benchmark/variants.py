@@ -38,7 +38,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the comparison.
+    """One row of the comparison. All are trained by ``Adam(fused=True)``.
 
     Attributes:
         label: How the tables name it.
@@ -57,11 +57,6 @@ class Variant:
     note: str = ""
     count: Callable[[int, int, int], int] = plain_forward
     count_training: Callable[[int, int, int], int] | None = None
-
-    @property
-    def fused_optimizer(self) -> bool:
-        """Whether it is trained by ``Adam(fused=True)``; all others have torch's default Adam."""
-        return self.kind == "fused"
 
     def multiply_adds(self, batch_size: int, num_points: int, num_classes: int) -> dict[str, int]:
         """Returns the multiply-adds of a training step and of an evaluation."""
@@ -143,6 +138,17 @@ VARIANTS: dict[str, Variant] = {
         for name in BACKENDS
     },
     **{f"{name}_fused": _fused(f"fused {name}", name) for name in BACKENDS},
+    **{
+        f"{name}_fused_compiled": Variant(
+            f"fused {name}, torch.compile",
+            "fused",
+            _own(name, compiled=True, fused=True),
+            modules=_COMPILER,
+            note="the peak includes what the compiler itself takes",
+            count_training=fused_training,
+        )
+        for name in BACKENDS
+    },
     "field_fused": Variant(
         "Conv1d as the field writes it, sharedmlp.fuse",
         "fused",

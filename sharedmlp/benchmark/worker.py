@@ -43,8 +43,7 @@ def prepare(
     labels = torch.randint(num_classes, (batch_size,)).to(device)
     network = entry.build(points, num_classes)
     module = network.module.to(device)
-    options: dict[str, Any] = {"fused": True} if entry.fused_optimizer else {}
-    optimizer = torch.optim.Adam(module.parameters(), **options)
+    optimizer = torch.optim.Adam(module.parameters(), fused=True)
 
     def train() -> None:
         module.train()

@@ -13,6 +13,7 @@ from torch import nn
 from sharedmlp.fusion.deferred import read_all
 from sharedmlp.fusion.mode import FusionMode
 from sharedmlp.fusion.report import LayerReport
+from sharedmlp.ops import torch_internals
 from sharedmlp.ops.gate import watcher_reason
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -139,6 +140,7 @@ def _run(
     if (
         torch.compiler.is_compiling()
         or watcher_reason() is not None
+        or torch_internals.profiler_is_active()
         or getattr(_running, "mode", None) is not None  # a fused network inside a fused one
     ):
         return forward(model, *args, **kwargs)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from sharedmlp.fusion.deferred import Pending
 from sharedmlp.fusion.report import Site
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
-from sharedmlp.ops.plan import can_fold, hidden_reasons
+from sharedmlp.ops.plan import can_fold, can_fuse_hidden
 
 
 @dataclass
@@ -85,7 +85,7 @@ class LayerCall:
             return False
         if norm.training:
             first = norm.owes or norm.running_mean is None  # a second run would move them again
-            return first and not hidden_reasons(self.tensors)
+            return first and can_fuse_hidden(self.tensors)
         return not torch.is_grad_enabled() and can_fold(self.tensors)
 
 

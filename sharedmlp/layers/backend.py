@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from sharedmlp.layers.layout import ChannelsFirst, ChannelsLast, Layout
 from sharedmlp.layers.sync_norm import SyncBatchNorm
@@ -92,13 +92,11 @@ def get_backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-@fx.wrap
 def enter_layout(x: Tensor, backend: str, channel_dim: int) -> Tensor:
     """Move a public tensor to a backend's layout; one node in a graph of torch.fx."""
     return get_backend(backend).layout.enter(x, channel_dim)
 
 
-@fx.wrap
 def leave_layout(y: Tensor, x: Tensor, backend: str, channel_dim: int) -> Tensor:
     """Move a tensor back to the layout and the positions of `x`; one node in a graph."""
     dim = channel_dim % x.ndim

@@ -37,6 +37,11 @@ class Layout(Protocol):
         """Returns the maxima alone: several times faster, for use without gradients."""
 
 
+def _move(x: Tensor, source: int, destination: int) -> Tensor:
+    """Move an axis; never by a negative number, which torch's older ONNX exporter writes down."""
+    return x.movedim(source % x.ndim, destination % x.ndim)
+
+
 @dataclass(frozen=True)
 class ChannelsLast:
     """``(M, C)``, M the number of positions: what ``nn.Linear`` and ``nn.BatchNorm1d`` share.
@@ -49,11 +54,11 @@ class ChannelsLast:
 
     def enter(self, x: Tensor, channel_dim: int) -> Tensor:
         """See :class:`Layout`."""
-        return x.movedim(channel_dim, -1).reshape(-1, x.shape[channel_dim])
+        return _move(x, channel_dim, -1).reshape(-1, x.shape[channel_dim])
 
     def leave(self, y: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
         """See :class:`Layout`."""
-        return y.reshape(*positions, y.shape[-1]).movedim(-1, channel_dim)
+        return _move(y.reshape(*positions, y.shape[-1]), -1, channel_dim)
 
     def clouds(self, y: Tensor, num_points: int) -> Tensor:
         """See :class:`Layout`."""
@@ -89,19 +94,19 @@ class ChannelsFirst:
         if channel_dim == -1:
             positions = tuple(x.shape[:-1])
             spatial = self._spatial(positions[1:] or positions)  # (N, C) is one cloud
-            return x.reshape(-1, *spatial, x.shape[-1]).movedim(-1, 1)
+            return _move(x.reshape(-1, *spatial, x.shape[-1]), -1, 1)
         spatial = self._spatial(tuple(x.shape[2:]))
         return x.reshape(*x.shape[:2], -1, *spatial[1:])
 
     def leave(self, y: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
         """See :class:`Layout`."""
         if channel_dim == -1:
-            return y.movedim(1, -1).reshape(*positions, y.shape[1])
+            return _move(y, 1, -1).reshape(*positions, y.shape[1])
         return y.reshape(positions[0], y.shape[1], *positions[1:])
 
     def clouds(self, y: Tensor, num_points: int) -> Tensor:
         """See :class:`Layout`."""
-        return y.movedim(1, -1).reshape(-1, num_points, y.shape[1])
+        return _move(y, 1, -1).reshape(-1, num_points, y.shape[1])
 
     def max_over_points(self, y: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
         """See :class:`Layout`."""
@@ -118,4 +123,4 @@ class ChannelsFirst:
 
     @staticmethod
     def _clouds_first(values: Tensor) -> Tensor:
-        return values.movedim(1, -1).reshape(-1, values.shape[1])
+        return _move(values, 1, -1).reshape(-1, values.shape[1])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sharedmlp.layers.pointwise import PointwiseLayer, layer_tensors, unknown_parts
 from sharedmlp.layers.shared_mlp import SharedMLP
+from sharedmlp.ops import torch_internals
 from sharedmlp.ops.eager import eagerly
 from sharedmlp.ops.folded import folded_max
 from sharedmlp.ops.fused import fused_max
@@ -72,7 +73,6 @@ class SharedMLPMaxPool(SharedMLP):
         self,
         x: Tensor,
         return_indices: Literal[False] = False,
-        *,
         batch: Tensor | None = None,
         num_clouds: int | None = None,
         mask: Tensor | None = None,
@@ -83,7 +83,6 @@ class SharedMLPMaxPool(SharedMLP):
         self,
         x: Tensor,
         return_indices: Literal[True],
-        *,
         batch: Tensor | None = None,
         num_clouds: int | None = None,
         mask: Tensor | None = None,
@@ -93,7 +92,6 @@ class SharedMLPMaxPool(SharedMLP):
         self,
         x: Tensor,
         return_indices: bool = False,
-        *,
         batch: Tensor | None = None,
         num_clouds: int | None = None,
         mask: Tensor | None = None,
@@ -192,7 +190,9 @@ class SharedMLPMaxPool(SharedMLP):
                 return found
         for layer in layers:
             y = layer(y)
-        if not (needs_indices or torch.is_grad_enabled()):
+        # amax splits the gradient over ties, and who records a graph may run it with gradients.
+        recorded = torch_internals.jit_is_tracing()
+        if not (needs_indices or torch.is_grad_enabled() or recorded):
             return self._layout.amax_over_points(y, num_points), None
         return self._layout.max_over_points(y, num_points)
 
@@ -211,8 +211,10 @@ class SharedMLPMaxPool(SharedMLP):
         *,
         must: bool,
     ) -> Plan:
+        if not (must or self._may_pay(x, rows, num_clouds)):
+            return Plan("plain")
         *hidden, last = self._pointwise()
-        reasons = visible_reasons(x, [last]) + unknown_parts(last)
+        reasons = visible_reasons(x, [last], must=must) + unknown_parts(last)
         if reasons:
             return Plan("plain", (), tuple(dict.fromkeys(reasons)))
         seen = [reason for layer in hidden for reason in module_reasons(layer)]
@@ -245,4 +247,5 @@ class SharedMLPMaxPool(SharedMLP):
 
     def _restore(self, pooled: Tensor, clouds: tuple[int, ...]) -> Tensor:
         """Moves ``(G, C)`` to the public layout."""
-        return pooled.reshape(*clouds, self.out_channels).movedim(-1, self.channel_dim)
+        pooled = pooled.reshape(*clouds, self.out_channels)
+        return pooled.movedim(pooled.ndim - 1, self.channel_dim % pooled.ndim)

@@ -16,10 +16,15 @@ from sharedmlp.layers.pointwise import (
     layer_tensors,
     unknown_parts,
 )
+from sharedmlp.ops.cost import fusion_pays
 from sharedmlp.ops.folded import folded_mlp
 from sharedmlp.ops.fused import fused_mlp
 from sharedmlp.ops.gate import visible_reasons
 from sharedmlp.ops.plan import Plan, hidden_reasons, make_plan
+
+# For torch.fx, each is one node of a graph: what it does depends on the rank of the input.
+fx.wrap("enter_layout")
+fx.wrap("leave_layout")
 
 
 class SharedMLP(nn.Module):
@@ -166,13 +171,19 @@ class SharedMLP(nn.Module):
 
     def _plan(self, x: Tensor, rows: int, *, must: bool) -> Plan:
         """Decide how the layers run on an input."""
+        if not (must or self._may_pay(x, rows, None)):
+            return Plan("plain")
         layers = self._pointwise()
-        reasons = visible_reasons(x, layers)
+        reasons = visible_reasons(x, layers, must=must)
         for layer in layers:
             reasons += unknown_parts(layer)
         if reasons:
             return Plan("plain", (), tuple(dict.fromkeys(reasons)))
         return make_plan([layer_tensors(layer) for layer in layers], rows, None, must=must)
+
+    def _may_pay(self, x: Tensor, rows: int, num_clouds: int | None) -> bool:
+        """Whether a look at the modules is worth its time: small inputs do not wait for it."""
+        return fusion_pays(self.channels, rows, num_clouds, x.dtype, x.device, folded=True)
 
     def _check_plan(self, plan: Plan) -> Plan:
         """Make the reasons of a plan an error if it must not be plain."""

@@ -54,7 +54,9 @@ class PointNet(nn.Module):
         transforms: Whether to have the input and the feature T-Net; ``"input"`` has the first only.
         dropout: Dropout probability on the last hidden layer, or one for each hidden layer.
         norm: ``"sync_batch"`` shares the statistics among the processes of a distributed training.
-        fused: Of every :class:`~sharedmlp.layers.SharedMLP` over the points.
+        fused: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`. The shared MLP without a max
+            has "auto" in place of True: there is nothing to fuse in it in evaluation with
+            gradients, or without a norm.
         search_precision: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`.
         local_channels: Widths of the shared MLP in front of the feature T-Net.
         global_channels: Widths of the shared MLP in front of the max.
@@ -155,7 +157,7 @@ class PointNet(nn.Module):
             backend=backend,
             norm=options["norm"],
             bias=bias,
-            fused=fused,
+            fused=fused and "auto",
         )
         self.feature_tnet = TNet(width, **tnet_options) if transforms is True else None
         last_activation = "relu" if activation_before_max else None

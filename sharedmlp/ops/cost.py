@@ -1,17 +1,50 @@
-"""From which size on the fused paths are faster than the plain one."""
+"""From which size on the fused paths are faster than the plain one.
+
+A fused path saves passes over memory and costs calls. The plain path slows down by a factor when
+the tensors between its layers no longer fit what the C library keeps for reuse: from 32 MiB on
+glibc returns memory to the system at once, and each page of a new tensor is a page fault. Below
+that a fused path gains only in products wide enough to hide its calls. The figures are those of
+`python scripts/benchmark.py --small` (docs/performance.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from sharedmlp.ops.layer import PointwiseTensors
+import torch
+
+MIB = 2**20
+# Numbers of a weight from which on a product hides the calls around it.
+_WIDE = 2**16
 
 
-def fold_pays(layers: Sequence[PointwiseTensors], rows: int, num_clouds: int | None) -> bool:
-    """Whether evaluating layers folded is faster on this many rows."""
-    return True
+def fusion_pays(
+    channels: Sequence[int],
+    rows: int,
+    num_clouds: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    folded: bool,
+) -> bool:
+    """Whether layers are faster fused than plain.
 
-
-def fuse_pays(layers: Sequence[PointwiseTensors], rows: int, num_clouds: int | None) -> bool:
-    """Whether a training step with layers fused is faster on this many rows."""
-    return True
+    Args:
+        channels: Widths from the input to the output.
+        rows: How many points there are in all.
+        num_clouds: Over how many clouds the max is taken; None if none is.
+        dtype: Of the weights.
+        device: Where they are; on other devices than a CPU this was not measured, and says yes.
+        folded: Whether it is the path without gradients.
+    """
+    if device.type != "cpu":
+        return True
+    widest = rows * max(channels[1:]) * dtype.itemsize
+    least = 32 * MIB
+    if num_clouds is not None and max(c * d for c, d in pairwise(channels)) >= _WIDE:
+        if not folded:
+            least = 16 * MIB
+        elif num_clouds > 1:  # one cloud is one job
+            least = 8 * MIB
+    return widest >= least

@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.gate import autocast_dtype
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors
 from sharedmlp.ops.linear_argmax import linear_argmax
 from sharedmlp.ops.linear_bn_relu import (
@@ -158,9 +159,8 @@ def fused_mlp(layers: Sequence[PointwiseTensors], rows: Tensor) -> Tensor | None
 
 def result_dtype_of(weight: Tensor) -> torch.dtype:
     """Return the dtype of a layer's output: that of its weight, or of an active autocast."""
-    if torch.is_autocast_enabled(weight.device.type):
-        return torch.get_autocast_dtype(weight.device.type)
-    return weight.dtype
+    cast = autocast_dtype(weight) if weight.dtype == torch.float32 else None
+    return cast or weight.dtype
 
 
 def _uses_batch_statistics(layer: PointwiseTensors) -> bool:

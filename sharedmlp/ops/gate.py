@@ -18,20 +18,46 @@ from sharedmlp.ops import torch_internals
 _DTYPES = (torch.float32, torch.float64)
 
 
-def visible_reasons(x: Tensor, modules: Iterable[nn.Module] = ()) -> list[str]:
+def visible_reasons(
+    x: Tensor, modules: Iterable[nn.Module] = (), *, must: bool = False
+) -> list[str]:
     """Say in words who would notice a fused path; empty if nobody would.
 
     Args:
         x: The input.
+        must: Whether a fused path was asked for: then a profiler, which only measures, is none.
         modules: The modules whose calls the fused path would replace, their submodules included.
             Their own parameters have to be plain leaves, so that reading them is all of it.
     """
     watcher = watcher_reason()
+    if watcher is None and not must and torch_internals.profiler_is_active():
+        watcher = "a profiler records the operations, and does not see those of other threads"
     reasons = [] if watcher is None else [watcher]
     reasons += tensor_reasons(x)
+    if reasons:
+        return reasons
     for module in modules:
         reasons += module_reasons(module)
+        reasons += _mismatches(x, module)
     return reasons
+
+
+def _mismatches(x: Tensor, module: nn.Module) -> list[str]:
+    """Say which parameters torch would refuse, or cast, beside this input."""
+    cast = x.dtype in (torch.float32, autocast_dtype(x)) and autocast_dtype(x) is not None
+    wanted = torch.float32 if cast else x.dtype
+    return [
+        f"its input is of {x.dtype} on {x.device}, a parameter of {p.dtype} on {p.device}"
+        for p in module.parameters()
+        if p.dtype != wanted or p.device != x.device
+    ]
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Return what an active autocast makes of float32 on this device; None if none is active."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return None
+    return torch.get_autocast_dtype(x.device.type)
 
 
 def watcher_reason() -> str | None:
@@ -51,8 +77,6 @@ def watcher_reason() -> str | None:
     modes = torch_internals.function_modes()
     if modes:
         return f"a TorchFunctionMode, {type(modes[-1]).__name__}, watches the operations"
-    if torch_internals.profiler_is_active():
-        return "a profiler records the operations, and does not see those of other threads"
     return None
 
 
@@ -67,7 +91,7 @@ def tensor_reasons(x: Tensor) -> list[str]:
         return [f"its input is of layout {x.layout} and {x.dtype}"]
     if x.device.type == "meta":
         return ["its input is on the meta device and has no numbers"]
-    if x.dtype not in _DTYPES and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype not in (*_DTYPES, autocast_dtype(x)):
         return [f"its input is of {x.dtype}: statistics need float32 or float64"]
     return []
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from sharedmlp.ops.cost import fold_pays, fuse_pays
+from sharedmlp.ops.cost import fusion_pays
 from sharedmlp.ops.layer import PointwiseTensors
 
 
@@ -48,18 +48,28 @@ def make_plan(
     *hidden, last = layers
     free = not torch.is_grad_enabled() and not needs_indices and search_dtype is None
     if free and all(map(can_fold, layers)) and (num_clouds is None or last.activation.is_monotone):
-        pays = must or fold_pays(layers, rows, num_clouds)
+        pays = must or _pays(layers, rows, num_clouds, folded=True)
         return Plan("fold", tuple(layers)) if pays else Plan("plain")
     if num_clouds is None:
         reasons = [reason for layer in layers for reason in hidden_reasons(layer)]
+        if last.weight.device.type != "cpu":
+            reasons.append("it is not on a CPU")
     else:
         reasons = max_reasons(last)
-        if not _uses_batch_statistics(last) or any(map(hidden_reasons, hidden)):
+        if not _uses_batch_statistics(last) or not all(map(can_fuse_hidden, hidden)):
             layers = [last]
     if reasons:
         return Plan("plain", (), tuple(dict.fromkeys(reasons)))
-    pays = must or fuse_pays(layers, rows, num_clouds)
+    pays = must or _pays(layers, rows, num_clouds, folded=False)
     return Plan("fuse", tuple(layers)) if pays else Plan("plain")
+
+
+def _pays(
+    layers: Sequence[PointwiseTensors], rows: int, num_clouds: int | None, *, folded: bool
+) -> bool:
+    first = layers[0].weight
+    channels = [first.shape[1], *(layer.weight.shape[0] for layer in layers)]
+    return fusion_pays(channels, rows, num_clouds, first.dtype, first.device, folded=folded)
 
 
 def max_reasons(layer: PointwiseTensors) -> list[str]:
@@ -98,11 +108,14 @@ def hidden_reasons(layer: PointwiseTensors) -> list[str]:
         reasons.append(f"its activation is {layer.activation.label or 'none'}, not ReLU")
     if layer.dropout:
         reasons.append("dropout stands in it")
-    if layer.weight.device.type != "cpu":
-        reasons.append("it is not on a CPU")
     if layer.weight.dtype not in (torch.float32, torch.float64):
         reasons.append("its weight is neither float32 nor float64")
     return reasons
+
+
+def can_fuse_hidden(layer: PointwiseTensors) -> bool:
+    """Whether a layer can run in tiles before another one in training, where it is now."""
+    return layer.weight.device.type == "cpu" and not hidden_reasons(layer)
 
 
 def can_fold(layer: PointwiseTensors) -> bool:

@@ -19,7 +19,7 @@ _HOOKS = (
 
 def jit_is_tracing() -> bool:
     """Whether torch.jit.trace, or the ONNX export built on it, records the operations."""
-    return torch._C._is_tracing()
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
 
 
 def transforms_are_active() -> bool:
@@ -47,6 +47,8 @@ def function_modes() -> list[TorchFunctionMode]:
 
 def profiler_is_active() -> bool:
     """Whether torch.profiler records the operations of this thread."""
+    if torch.compiler.is_compiling():
+        return False
     return torch.autograd._profiler_enabled()  # type: ignore[no-any-return, attr-defined, unused-ignore]
 
 

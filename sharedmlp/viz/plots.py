@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -53,38 +54,56 @@ def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
 
 
 def plot_benchmark(results: Mapping[str, Any]) -> Figure:
-    """Draws a benchmark: a row of axes a size, bars of milliseconds in training and evaluation.
+    """Draw a benchmark: a row of axes a size and allocator, with times and peak memory.
 
     A bar is the median, its line reaches from the 10th to the 90th percentile, and the number
-    beside it is how many times as fast as the reference that variant was.
+    beside it is how many times as fast as the reference that variant was, or which part of its
+    memory it took. Fused networks have a color of their own and bold names.
 
     Args:
         results: Of :func:`sharedmlp.benchmark.run_benchmark`.
     """
     sizes = results["sizes"]
     bars = max(len(size["variants"]) for size in sizes)
-    figure = Figure(figsize=(11, len(sizes) * (1.2 + 0.3 * bars)), layout="constrained")
+    figure = Figure(figsize=(14, len(sizes) * (1.2 + 0.3 * bars)), layout="constrained")
     for row, size in enumerate(sizes):
         entries = [e for e in size["variants"].values() if e["status"] == "measured"]
-        for column, mode in enumerate(("train", "eval")):
-            axes = figure.add_subplot(len(sizes), 2, 2 * row + column + 1)
-            low, median, high = (
-                np.array([1e3 * entry[mode][key] for entry in entries])
-                for key in ("low", "median", "high")
-            )
-            spread = np.stack([median - low, high - median])
-            places = range(len(entries))
-            axes.barh(places, median, xerr=spread, color="tab:blue", ecolor="gray", capsize=2)
-            for place, end, entry in zip(places, high, entries, strict=True):
-                if "speedup" in entry[mode]:
-                    text = f" {entry[mode]['speedup']['median']:.2f}x"
-                    axes.text(end, place, text, va="center", fontsize=8)
-            axes.set_yticks(places, [entry["label"] if column == 0 else "" for entry in entries])
-            axes.invert_yaxis()
-            axes.margins(x=0.15)
-            name = "training step" if mode == "train" else "eval forward"
-            axes.set_xlabel(f"{name}, ms (B={size['batch_size']}, N={size['num_points']})")
+        for column, mode in enumerate(("train", "eval", "memory")):
+            axes = figure.add_subplot(len(sizes), 3, 3 * row + column + 1)
+            _draw_bars(axes, entries, mode)
+            if column == 0:
+                for label, entry in zip(axes.get_yticklabels(), entries, strict=True):
+                    label.set_fontweight("bold" if entry["kind"] == "fused" else "normal")
+            else:
+                axes.set_yticklabels([])
+            name = {"train": "training step, ms", "eval": "evaluation, ms"}.get(mode, "peak, MiB")
+            kept = "" if size["allocator"] == "default" else ", memory kept"
+            axes.set_xlabel(f"{name} (B={size['batch_size']}, N={size['num_points']}{kept})")
     return figure
+
+
+def _draw_bars(axes: Axes, entries: Sequence[Mapping[str, Any]], mode: str) -> None:
+    """Draw one bar a variant: its times, or the memory that it took."""
+    colors = ["tab:orange" if entry["kind"] == "fused" else "tab:blue" for entry in entries]
+    places = range(len(entries))
+    if mode == "memory":
+        ends = np.array([entry["peak_bytes"] / 2**20 for entry in entries])
+        texts = [f" {e['peak_ratio']:.2f}" if "peak_ratio" in e else "" for e in entries]
+        axes.barh(places, ends, color=colors)
+    else:
+        low, median, ends = (
+            np.array([1e3 * entry[mode][key] for entry in entries])
+            for key in ("low", "median", "high")
+        )
+        error = np.stack([median - low, ends - median])
+        axes.barh(places, median, xerr=error, color=colors, ecolor="gray", capsize=2)
+        ratios = [entry[mode].get("speedup") for entry in entries]
+        texts = [f" {ratio['median']:.2f}x" if ratio else "" for ratio in ratios]
+    for place, end, text in zip(places, ends, texts, strict=True):
+        axes.text(end, place, text, va="center", fontsize=8)
+    axes.set_yticks(places, [entry["label"] for entry in entries])
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
 
 
 def plot_runs(runs: Mapping[str, Sequence[ArrayLike]], label: str) -> Figure:
