@@ -43,7 +43,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sharedmlp.layers import SharedMLPMaxPool
+from sharedmlp.layers import SharedMLP, SharedMLPMaxPool
 from sharedmlp.models import PointNet, load_safetensors, save_safetensors
 
 # Largest difference of two logits, relative to the largest logit, between a file and the network.
@@ -105,6 +105,9 @@ def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
         raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
     model = copy.deepcopy(model).cpu().eval()
     model.metadata = {**model.metadata, "in_channels": model.in_channels}
+    for module in model.modules():
+        if isinstance(module, SharedMLP):
+            module.fused = False  # the plain operations are recorded, also of one that must fuse
     exact = copy.deepcopy(model)
     for module in exact.modules():
         if isinstance(module, SharedMLPMaxPool):

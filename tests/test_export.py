@@ -188,7 +188,7 @@ def test_safetensors_without_options_or_of_another_kind(tmp_path):
 
 def test_a_search_in_bfloat16_is_exported_exact(tmp_path):
     model = make_model(
-        transforms=False, search_precision="bfloat16", global_channels=(64, 128, 256)
+        transforms=False, fused=True, search_precision="bfloat16", global_channels=(64, 128, 256)
     ).eval()
     points = torch.randn(3, 500, 3)
     with torch.no_grad():  # it would not pass for the exact one

@@ -11,19 +11,19 @@ from sharedmlp.layers.pointwise import layer_tensors
 from sharedmlp.ops import linear_argmax as argmax_op
 from sharedmlp.ops import tiles
 from sharedmlp.ops.fused import fused_max
+from tests.covering import pairwise
 from tests.formula import randomize
 from tests.layers.fused_pool import BACKENDS, DTYPES, WIDTHS, clouds, compare_with_formula, make
 from tests.tolerances import assert_close
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", None])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(
-    "norm_kwargs",
-    [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}],
-    ids=str,
+@pairwise(
+    norm_kwargs=[{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}],
+    backend=BACKENDS,
+    activation=["relu", "leaky_relu", None],
+    bias=[True, False],
+    dtype=DTYPES,
+    training=[True, False],
 )
 def test_norms_and_activations(backend, dtype, activation, bias, norm_kwargs, training):
     pool = make(backend, dtype, activation=activation, bias=bias, norm_kwargs=norm_kwargs)

@@ -1,14 +1,11 @@
 """The fused path under autocast, checkpointing and threads, and when it is taken."""
 
-import time
-
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sharedmlp import SharedMLPMaxPool
-from sharedmlp.ops.threads import run_jobs
 from tests.formula import scale_of
 from tests.layers.fused_pool import (
     BACKENDS,
@@ -150,7 +147,7 @@ def test_unknown_values(arguments):
         SharedMLPMaxPool(WIDTHS, **arguments)
 
 
-def test_inference_mode_and_dataloader_forks():
+def test_inference_mode():
     pool = make().eval()
     x = clouds(4, 700, 3)
     with torch.no_grad():
@@ -170,29 +167,6 @@ def test_nan_is_not_hidden():
     assert (indices < 300).all()
     with torch.no_grad():
         assert torch.isnan(pool(x)[1]).all()
-
-
-def test_each_thread_works_alone_also_if_its_first_job_needed_no_torch():
-    before = torch.get_num_threads()
-    seen = []
-
-    def idle(jobs):
-        for _ in jobs:
-            time.sleep(0.005)  # so that every thread gets one
-
-    def work(jobs):
-        for _ in jobs:
-            time.sleep(0.005)
-            seen.append(torch.get_num_threads())
-
-    try:
-        torch.set_num_threads(3)
-        for worker in (idle, work):
-            run_jobs(worker, 12)
-        assert set(seen) == {1}
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_norm_may_run_plainly_and_fused_in_one_graph():

@@ -9,6 +9,7 @@ from sharedmlp.ops import linear_argmax as argmax_op
 from sharedmlp.ops import linear_bn_relu as hidden_op
 from sharedmlp.ops import tiles
 from sharedmlp.ops.plan import hidden_reasons
+from tests.covering import pairwise
 from tests.formula import Formula, randomize
 from tests.formula import compare_with_formula as compare
 from tests.layers.fused_pool import BACKENDS, DTYPES, WIDTHS, clouds, compare_with_formula
@@ -67,11 +68,14 @@ def test_several_narrow_layers_on_more_rows_than_a_tile(backend, bias, affine):
     compare_with_formula(pool, clouds(5, 700, 3))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("options", [{}, {"bias": True}, {"norm_kwargs": {"affine": False}}])
-@pytest.mark.parametrize("grad", [True, False])
-@pytest.mark.parametrize("channel_dim", [-1, 1])
+@pairwise(
+    backend=BACKENDS,
+    options=[{}, {"bias": True}, {"norm_kwargs": {"affine": False}}],
+    dtype=DTYPES,
+    grad=[True, False],
+    channel_dim=[-1, 1],
+    training=[True, False],
+)
 def test_a_fused_mlp_without_a_max(backend, dtype, options, grad, channel_dim, training):
     torch.manual_seed(0)
     mlp = SharedMLP(WIDTHS, backend=backend, fused=True, channel_dim=channel_dim, **options)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
+from tests.covering import pairwise
 from tests.formula import Formula, check_against_formula, randomize
 from tests.tolerances import assert_close
 
@@ -22,27 +23,36 @@ SHAPES = {
 SQUARE = (-1, (2, 3, 3))
 
 
-@pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
+DTYPES = [torch.float64, torch.float32]
+
+
+@pytest.fixture(params=DTYPES, ids=["float64", "float32"])
 def dtype(request):
     return request.param
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("layout", SHAPES)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("bias", [True, False, None])
-@pytest.mark.parametrize("norm", ["batch", "layer", None])
+@pairwise(
+    layout=SHAPES,
+    backend=BACKENDS,
+    norm=["batch", "layer", None],
+    bias=[True, False, None],
+    training=[True, False],
+    dtype=DTYPES,
+)
 def test_shared_mlp_equals_the_plain_formula(backend, layout, training, bias, norm, dtype):
     channel_dim, shape = SHAPES[layout]
     mlp = SharedMLP([3, 6, 4], backend=backend, norm=norm, bias=bias, channel_dim=channel_dim)
     check_against_formula(mlp.train(training), channel_dim, shape, dtype, norm, "relu")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("layout", SHAPES)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("norm", ["batch", "layer", None])
-@pytest.mark.parametrize("fused", ["auto", False])
+@pairwise(
+    layout=SHAPES,
+    backend=BACKENDS,
+    norm=["batch", "layer", None],
+    fused=["auto", False],
+    training=[True, False],
+    dtype=DTYPES,
+)
 def test_max_pool_equals_the_plain_formula(backend, layout, training, norm, fused, dtype):
     channel_dim, shape = SHAPES[layout]
     pool = SharedMLPMaxPool(
@@ -108,10 +118,7 @@ def test_winners_are_the_argmax(backend, fused):
     assert alive.any()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("layout", SHAPES)
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("norm", ["batch", None])
+@pairwise(layout=SHAPES, backend=BACKENDS, fused=[True, False], norm=["batch", None])
 def test_the_max_without_gradients_is_the_same(backend, layout, fused, norm):
     channel_dim, shape = SHAPES[layout]
     pool = SharedMLPMaxPool(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sharedmlp import SharedMLPMaxPool
 from sharedmlp.ops import linear_argmax as argmax_op
+from tests.covering import pairwise
 from tests.formula import Formula, compare_parameters, randomize, scale_of
 from tests.tolerances import assert_close
 
@@ -60,10 +61,13 @@ def compare_flat(pool, x, batch, num_clouds, *, activation="relu", norm="batch",
     compare_parameters(pool, formula, kind)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", None])
-@pytest.mark.parametrize("fused", [True, False])
+@pairwise(
+    backend=BACKENDS,
+    activation=["relu", "leaky_relu", None],
+    fused=[True, False],
+    dtype=DTYPES,
+    training=[True, False],
+)
 def test_flat_batches(backend, dtype, activation, fused, training):
     pool = make(dtype=dtype, backend=backend, activation=activation, fused=fused).train(training)
     batch = batch_of(COUNTS)

@@ -6,15 +6,12 @@ import pytest
 import torch
 
 from sharedmlp import SharedMLPMaxPool, create_model
+from tests.covering import pairwise
 from tests.ops.compare import BACKENDS, LAYERS, WIDTHS, make, points, same
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_layer = pytest.mark.parametrize("kind", LAYERS)
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-BACKENDS_OF_TORCH = [
-    "aot_eager",
-    pytest.param("inductor", marks=[pytest.mark.slow, needs_compiler]),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +26,12 @@ def step(module):
     return y, x.grad, [p.grad for p in module.parameters()]
 
 
-@each_backend
-@each_layer
-@pytest.mark.parametrize("compiler", BACKENDS_OF_TORCH)
-@pytest.mark.parametrize("fullgraph", [True, False])
-def test_a_training_step(kind, backend, compiler, fullgraph, training):
+@pairwise(backend=BACKENDS, kind=LAYERS, fullgraph=[True, False], training=[True, False])
+def test_a_training_step(kind, backend, fullgraph, training):
+    check_a_training_step(kind, backend, fullgraph, training, "aot_eager")
+
+
+def check_a_training_step(kind, backend, fullgraph, training, compiler):
     def prepare(module):
         if module.training and kind == "tnet":
             return module  # a T-Net's head sees three rows: compared in evaluation
@@ -42,10 +40,21 @@ def test_a_training_step(kind, backend, compiler, fullgraph, training):
     same(step, kind, backend, training=training, prepare=prepare, plain=False)
 
 
+@pytest.mark.slow
+@needs_compiler
+@pairwise(backend=BACKENDS, kind=LAYERS, training=[True, False])
+def test_inductor(kind, backend, training):
+    check_a_training_step(kind, backend, True, training, "inductor")
+    check_an_evaluation(kind, backend, "inductor")
+
+
 @each_backend
 @each_layer
-@pytest.mark.parametrize("compiler", BACKENDS_OF_TORCH)
-def test_an_evaluation(kind, backend, compiler):
+def test_an_evaluation(kind, backend):
+    check_an_evaluation(kind, backend, "aot_eager")
+
+
+def check_an_evaluation(kind, backend, compiler):
     def use(module):
         with torch.no_grad():
             run = torch.compile(module, backend=compiler, fullgraph=True)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharedmlp import create_model, fuse
+from tests.covering import pairwise
 from tests.ops.compare import BACKENDS, LAYERS, SHAPE, is_fused, make, points, same
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -55,9 +56,12 @@ def test_a_flop_counter_counts_everything(kind, backend, training):
     same(use, kind, backend, training=training)
 
 
-@each_backend
-@each_layer
-@pytest.mark.parametrize("mode", [CountedOperations, CountedFunctions])
+@pairwise(
+    backend=BACKENDS,
+    kind=LAYERS,
+    mode=[CountedOperations, CountedFunctions],
+    training=[True, False],
+)
 def test_modes_see_the_same_operations(kind, backend, mode, training):
     def use(module):
         with mode() as counted:
@@ -102,9 +106,7 @@ def test_fake_tensors(kind, backend, training):
     assert fake.shape == outside.shape == want.shape
 
 
-@each_backend
-@each_layer
-@pytest.mark.parametrize("fused", ["auto", True])
+@pairwise(backend=BACKENDS, kind=LAYERS, fused=["auto", True], training=[True, False])
 def test_the_meta_device(kind, backend, fused, training):
     with torch.device("meta"):
         built = LAYERS[kind](backend=backend, fused=fused).train(training)
@@ -154,24 +156,26 @@ def _watch_forward(module, seen):
     module.forward = lambda x: (seen.append(1), forward(x))[1]
 
 
-@each_backend
-@pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("part", ["", ".linear", ".norm", ".activation"])
-@pytest.mark.parametrize("number", [0, 1])
-def test_hooks_of_every_kind_on_every_submodule(backend, hook, part, number):
-    for kind in ("mlp", "pool"):
-        counts = []
+@pairwise(
+    hook=HOOKS,
+    part=["", ".linear", ".norm", ".activation"],
+    backend=BACKENDS,
+    number=[0, 1],
+    kind=["mlp", "pool"],
+)
+def test_hooks_of_every_kind_on_every_submodule(backend, hook, part, number, kind):
+    counts = []
 
-        def use(module, counts=counts):
-            seen = []
-            handle = HOOKS[hook](module.get_submodule(f"layers.{number}{part}"), seen)
-            x = points(2, 5, 3).requires_grad_()
-            y = module(x)
-            y.sum().backward()
-            if handle is not None:
-                handle.remove()
-            counts.append(len(seen))
-            return y, x.grad
+    def use(module):
+        seen = []
+        handle = HOOKS[hook](module.get_submodule(f"layers.{number}{part}"), seen)
+        x = points(2, 5, 3).requires_grad_()
+        y = module(x)
+        y.sum().backward()
+        if handle is not None:
+            handle.remove()
+        counts.append(len(seen))
+        return y, x.grad
 
-        same(use, kind, backend, training=True, plain=False)
-        assert counts == [1, 1]
+    same(use, kind, backend, training=True, plain=False)
+    assert counts == [1, 1]

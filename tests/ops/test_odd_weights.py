@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from tests.covering import pairwise
 from tests.ops.compare import BACKENDS, is_fused, make, points, same
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -71,10 +72,13 @@ def step(module):
 
 
 @pytest.mark.filterwarnings(OLD, "ignore:.*weight_norm.*", "ignore:.*spectral_norm.*")
-@each_backend
-@each_kind
-@each_number
-@pytest.mark.parametrize("change", CHANGES)
+@pairwise(
+    change=CHANGES,
+    backend=BACKENDS,
+    kind=["mlp", "pool"],
+    number=[0, 1],
+    training=[True, False],
+)
 def test_changed_linear_maps(kind, backend, number, change, training):
     def prepare(module):
         torch.manual_seed(2)  # spectral norm starts at a random vector

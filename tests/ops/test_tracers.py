@@ -6,6 +6,7 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
+from tests.covering import pairwise
 from tests.ops.compare import BACKENDS, LAYERS, SHAPE, WIDTHS, is_fused, make, points, same
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -23,10 +24,13 @@ def test_without_a_tool_the_default_is_fused(kind, backend):
 
 
 @pytest.mark.filterwarnings("ignore:.*jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
-@each_backend
-@each_layer
-@pytest.mark.parametrize("grad", [True, False])
-@pytest.mark.parametrize("check_trace", [True, False])
+@pairwise(
+    backend=BACKENDS,
+    kind=LAYERS,
+    grad=[True, False],
+    check_trace=[True, False],
+    training=[True, False],
+)
 def test_jit_trace(kind, backend, grad, check_trace, training):
     def use(module):
         with torch.set_grad_enabled(grad):
@@ -57,9 +61,12 @@ def test_make_fx(kind, backend, training):
     same(use, kind, backend, training=training)
 
 
-@each_backend
-@pytest.mark.parametrize("channel_dim", [-1, 1])
-@pytest.mark.parametrize("shape", [(7, 3), (2, 5, 3), (2, 5, 4, 3), (2, 2, 5, 4, 3)], ids=str)
+@pairwise(
+    backend=BACKENDS,
+    shape=[(7, 3), (2, 5, 3), (2, 5, 4, 3), (2, 2, 5, 4, 3)],
+    channel_dim=[-1, 1],
+    training=[True, False],
+)
 def test_torch_fx_traces_a_shared_mlp(backend, channel_dim, shape, training):
     """The graph has the modules in it, and takes every shape that the layer takes."""
     module = make("mlp", backend, channel_dim=channel_dim).train(training)

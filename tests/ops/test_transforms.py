@@ -17,6 +17,7 @@ from torch.func import (
     vmap,
 )
 
+from tests.covering import pairwise
 from tests.ops.compare import BACKENDS, LAYERS, make, points, same
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -28,23 +29,20 @@ def state_of(module):
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-@each_backend
-@each_layer
-@pytest.mark.parametrize(
-    "transform",
-    [
-        lambda f, x: grad(lambda x: f(x).square().sum())(x),
-        lambda f, x: vjp(f, x)[0],
-        lambda f, x: jvp(f, (x,), (torch.ones_like(x),)),
-        lambda f, x: jacrev(f)(x),
-        lambda f, x: jacfwd(f)(x),
-        lambda f, x: vmap(f)(x[:, None]),
-        lambda f, x: vmap(grad(lambda x: f(x[None]).sum()))(x),
-    ],
-    ids=["grad", "vjp", "jvp", "jacrev", "jacfwd", "vmap", "vmap of grad"],
-)
-def test_transforms_of_the_input(kind, backend, transform):
-    same(lambda module: transform(module, points(*SMALL)), kind, backend)
+TRANSFORMS = {
+    "grad": lambda f, x: grad(lambda x: f(x).square().sum())(x),
+    "vjp": lambda f, x: vjp(f, x)[0],
+    "jvp": lambda f, x: jvp(f, (x,), (torch.ones_like(x),)),
+    "jacrev": lambda f, x: jacrev(f)(x),
+    "jacfwd": lambda f, x: jacfwd(f)(x),
+    "vmap": lambda f, x: vmap(f)(x[:, None]),
+    "vmap of grad": lambda f, x: vmap(grad(lambda x: f(x[None]).sum()))(x),
+}
+
+
+@pairwise(name=TRANSFORMS, backend=BACKENDS, kind=LAYERS)
+def test_transforms_of_the_input(name, kind, backend):
+    same(lambda module: TRANSFORMS[name](module, points(*SMALL)), kind, backend)
 
 
 @each_backend
