@@ -7,7 +7,6 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as module_globals
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
 
 _HOOKS = (
     "_forward_hooks",
@@ -41,6 +40,8 @@ def function_modes() -> list[TorchFunctionMode]:
     """Return the active TorchFunctionModes, but for those that choose a default device."""
     if not torch._C._len_torch_function_stack():
         return []
+    from torch.utils._device import DeviceContext  # which `import torch` leaves out
+
     stack: list[TorchFunctionMode] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
     return [mode for mode in stack if not isinstance(mode, DeviceContext)]
 
