@@ -4,7 +4,7 @@ A network is run as it is written, and what it asks torch for is watched. A poin
 convolution with kernel 1 or ``F.linear``) is not computed when it is asked for: its caller gets a
 tensor that knows shape, dtype and device but not yet its numbers. Batch norm, a monotone activation
 and moved axes are noted on it; a max over points runs all of it fused
-(:mod:`sharedmlp.layers.fused`), and whatever else needs the numbers runs the plain operations that
+(:mod:`sharedmlp.ops.fused`), and whatever else needs the numbers runs the plain operations that
 were noted, once.
 
 Why so, and not otherwise:

@@ -45,8 +45,11 @@ def fuse(model: _Model) -> _Model:
     sigmoid or none, as modules or functions, in place or not, then ``torch.max(x, dim)``, ``amax``,
     ``F.max_pool1d`` or ``F.max_pool2d`` over a whole axis, or ``F.adaptive_max_pool1d`` or
     ``F.adaptive_max_pool2d`` to 1. Hidden layers before it join in where they can. Axes may be
-    moved in between. Everything else runs as before, such as the pattern under autocast, in
-    compiled, exported or traced code, inside ``torch.utils.checkpoint`` and in ``torch.func``.
+    moved in between. Everything else runs as before, such as the pattern in compiled, exported or
+    traced code, inside ``torch.utils.checkpoint``, in ``torch.func``, under a profiler or another
+    observer of the operations, and on clouds so small that it would not pay. Under autocast what is
+    fused is computed in the weights' float32 and returned in autocast's dtype, as in this library's
+    layers; those take their plain path inside a fused network, so make them with ``fused="auto"``.
 
     This is in place: the model gets a class of its own, a subclass of the one it had, and keeps its
     modules, parameters, hooks and state-dict keys, so that checkpoints load as before, optimizers

@@ -37,14 +37,14 @@ class SharedMLPMaxPool(SharedMLP):
         - clouds of different sizes: see :meth:`forward`.
 
     The last layer, batch norm, activation and max run fused wherever they can, with the same
-    numbers and without the ``(B, N, out_channels)`` tensor (:mod:`sharedmlp.layers.fused`); the
+    numbers and without the ``(B, N, out_channels)`` tensor (:mod:`sharedmlp.ops.fused`); the
     modules, their parameters and the state-dict keys are those of :class:`SharedMLP` all the same.
     A tie gives the gradient to one winner, as ``torch.max(dim)`` does.
 
     Args:
         channels: Widths, as in :class:`SharedMLP`.
-        fused: ``"auto"`` takes the fused path unless there are :meth:`not_supported_reasons`, True
-            makes those an error, False takes the plain path.
+        fused: ``"auto"`` takes the fused path if nobody can notice and it pays, True always does
+            and makes :meth:`not_supported_reasons` an error, False takes the plain path.
         search_precision: ``"bfloat16"`` finds the winners among products in bfloat16 and computes
             their values again exactly: faster, but of points almost as large another may win.
         **options: Further arguments of :class:`SharedMLP`.

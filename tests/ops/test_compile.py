@@ -49,7 +49,7 @@ def test_inductor(kind, backend, training):
 
 
 @each_backend
-@each_layer
+@pytest.mark.parametrize("kind", ["mlp", "pool"])
 def test_an_evaluation(kind, backend):
     check_an_evaluation(kind, backend, "aot_eager")
 
@@ -79,7 +79,9 @@ def test_the_graph_has_the_operators_in_it(backend, training):
         assert any(f"sharedmlp.{name}" in found for found in names), names
 
 
-@each_backend
+@pytest.mark.parametrize(
+    ("backend", "training"), [("linear", True), ("conv1d", False), ("conv2d", True)]
+)
 def test_a_whole_model_is_one_graph(backend, training):
     torch.manual_seed(0)
     model = create_model("pointnet", 5, backend=backend).double().train(training)
