@@ -1,5 +1,6 @@
 """Every snippet of the README is run as it stands there."""
 
+import json
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import yaml
 
 import sharedmlp.train.sets
 from sharedmlp.__main__ import main
+from sharedmlp.benchmark import format_results, format_summary
 from sharedmlp.data import write_shapes
 from sharedmlp.models import create_model, list_models
 
@@ -86,3 +88,15 @@ def test_the_two_commands_install_what_they_need():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_the_benchmark_is_its_output():
+    """Of the samples in docs/benchmark.json, by the function that lays them out."""
+    results = json.loads((ROOT / "docs" / "benchmark.json").read_text())
+    names = ["field_conv1d", "linear", "conv2d_compiled", "linear_fused"]
+    names += ["linear_fused_compiled", "field_fused"]
+    assert format_summary(results, names) in README
+    page = (ROOT / "docs" / "performance.md").read_text()
+    for line in format_results(results).splitlines():
+        if line.startswith("| "):
+            assert line in page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedmlp.layers.backend import Backend, pointwise_linear
@@ -92,6 +92,14 @@ def unknown_parts(layer: nn.Module) -> list[str]:
     if layer.dropout is not None and type(layer.dropout) is not nn.Dropout:
         reasons.append(f"its dropout is a {type(layer.dropout).__name__}")
     return reasons
+
+
+def shares_statistics(layer: nn.Module) -> bool:
+    """Whether the batch norm of a layer shares its statistics with other processes right now."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False
+    norm = getattr(layer, "norm", None)
+    return isinstance(norm, _BatchNorm) and sharing_group(norm) is not None
 
 
 def layer_tensors(layer: PointwiseLayer) -> PointwiseTensors:

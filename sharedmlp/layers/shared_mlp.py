@@ -14,6 +14,7 @@ from sharedmlp.layers.pointwise import (
     ACTIVATIONS,
     PointwiseLayer,
     layer_tensors,
+    shares_statistics,
     unknown_parts,
 )
 from sharedmlp.ops.cost import fusion_pays
@@ -184,6 +185,8 @@ class SharedMLP(nn.Module):
     def _may_pay(self, x: Tensor, rows: int, num_clouds: int | None) -> bool:
         """Whether a look at the modules is worth its time: small inputs do not wait for it."""
         if torch.compiler.is_exporting():  # a comparison would become a bound of the exported sizes
+            return True
+        if any(shares_statistics(layer) for layer in self.layers):
             return True
         return fusion_pays(self.channels, rows, num_clouds, x.dtype, x.device, folded=True)
 

@@ -67,6 +67,9 @@ def make_plan(
 def _pays(
     layers: Sequence[PointwiseTensors], rows: int, num_clouds: int | None, *, folded: bool
 ) -> bool:
+    # Processes that share statistics have to take the same path, whatever each one's size is.
+    if any(layer.norm is not None and layer.norm.group is not None for layer in layers):
+        return True
     first = layers[0].weight
     channels = [first.shape[1], *(layer.weight.shape[0] for layer in layers)]
     return fusion_pays(channels, rows, num_clouds, first.dtype, first.device, folded=folded)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
+from sharedmlp.ops import cost
 from tests.formula import check_against_formula, randomize, scale_of
 from tests.processes import run_processes
 from tests.tolerances import assert_close
@@ -81,6 +82,26 @@ def work(rank, folder):
 
 def test_two_processes_synchronised_and_not(tmp_path):
     run_processes(2, work, tmp_path)
+
+
+def work_on_both_sides_of_the_limit(rank, folder):
+    """One process has so many points that fusion pays, the other has too few."""
+    cost.MIB = 5 * 11 * 9 * 8 // 32  # five clouds of 11 points and 9 channels
+    for backend in BACKENDS:
+        pool = make(backend, "sync_batch", "auto")
+        rows = clouds()[SHARES[rank]]
+        alone = cost.fusion_pays(
+            [3, 5, 9], rows.shape[0] * 11, len(rows), rows.dtype, rows.device, folded=False
+        )
+        assert alone == (rank == 0)
+        y, gradient = run(pool, rows, direction()[SHARES[rank]])
+        want, wanted_gradient = run(make(backend), clouds(), direction())
+        assert_close(y, want[SHARES[rank]], kind="fused")
+        assert_close(gradient, wanted_gradient[SHARES[rank]], kind="fused")
+
+
+def test_processes_that_share_statistics_take_the_same_path(tmp_path):
+    run_processes(2, work_on_both_sides_of_the_limit, tmp_path)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
