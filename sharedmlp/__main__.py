@@ -16,7 +16,7 @@ def main(args: list[str] | None = None) -> None:
     """
     try:
         try:
-            from sharedmlp.cli import main as run
+            from sharedmlp.cli.lightning import main as run
         except ModuleNotFoundError as error:
             if error.name is not None and error.name.split(".")[0] == "sharedmlp":
                 raise

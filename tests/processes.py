@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch import distributed
 
 # So that what takes long to import is imported once, by the server that the processes fork off.
-multiprocessing.set_forkserver_preload(["sharedmlp.cli"])
+multiprocessing.set_forkserver_preload(["sharedmlp.cli.lightning"])
 
 
 def run_processes(world_size, work, folder):

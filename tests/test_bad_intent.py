@@ -14,8 +14,8 @@ import torch
 from jsonargparse import Namespace
 
 from sharedmlp.__main__ import main
-from sharedmlp.cli import SharedMLPCLI
-from tests.data.meshes import TETRAHEDRON
+from sharedmlp.cli.lightning import SharedMLPCLI
+from tests.data.io.meshes import TETRAHEDRON
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
 
 DATA = "--data MeshTreeDataModule --data.root tree"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import sharedmlp.train.sets
+import sharedmlp.train.datamodules.meshes
 from sharedmlp.__main__ import main
 from sharedmlp.data import write_shapes
-from tests.data.test_resampled import write_set
+from tests.data.test_modelnet40_normals import write_set
 from tests.train.tiny import write_hdf5, write_tree
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -37,7 +37,7 @@ def test_every_config_is_run_here():
 def test_config_trains_and_evaluates(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     few = partial(write_shapes, train_per_class=4, test_per_class=1)
-    monkeypatch.setattr(sharedmlp.train.sets, "write_shapes", few)
+    monkeypatch.setattr(sharedmlp.train.datamodules.meshes, "write_shapes", few)
     MAKERS[name](tmp_path / "set")
     root = ["--config", str(CONFIGS / f"{name}.yaml"), "--data.root", str(tmp_path / "set")]
     main(["fit", *root, "--trainer.fast_dev_run", "2"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import sharedmlp.train.sets
+import sharedmlp.train.datamodules.meshes
 from sharedmlp.__main__ import main
 from sharedmlp.benchmark import format_results, format_summary
 from sharedmlp.data import write_shapes
@@ -34,7 +34,7 @@ def _in_a_fresh_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     few = partial(write_shapes, train_per_class=4, test_per_class=1)
-    monkeypatch.setattr(sharedmlp.train.sets, "write_shapes", few)
+    monkeypatch.setattr(sharedmlp.train.datamodules.meshes, "write_shapes", few)
     monkeypatch.setattr("sys.argv", ["sharedmlp"])
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")

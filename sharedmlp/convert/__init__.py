@@ -11,13 +11,13 @@ Three statements are mixed up where people ask whether a 1x1 convolution is a fu
    (:func:`linear_to_conv2d` after a flatten).
 """
 
-from sharedmlp.convert.backend import Conversion, convert_backend
-from sharedmlp.convert.convolutionalize import convolutionalize
+from sharedmlp.convert.backends.model import Conversion, convert_backend
+from sharedmlp.convert.backends.optimizer import adapt_optimizer_state
+from sharedmlp.convert.convolutionalize.convolutionalize import convolutionalize
+from sharedmlp.convert.convolutionalize.receptive_windows import receptive_windows
 from sharedmlp.convert.errors import ConversionError
 from sharedmlp.convert.fully_connected import conv_to_fc, fc_to_conv
-from sharedmlp.convert.optimizer import adapt_optimizer_state
 from sharedmlp.convert.pointwise import conv_to_linear, linear_to_conv1d, linear_to_conv2d
-from sharedmlp.convert.windows import receptive_windows
 
 __all__ = [
     "Conversion",

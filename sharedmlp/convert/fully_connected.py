@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from sharedmlp.convert.carry import AnyConv, carry_over, not_plain_reason, padding_reason
 from sharedmlp.convert.errors import ConversionError
+from sharedmlp.convert.module_state import AnyConv, carry_over, not_plain_reason, padding_reason
 
 Order = Literal["channels_first", "channels_last"]
 

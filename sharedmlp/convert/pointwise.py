@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from sharedmlp.convert.carry import AnyConv, carry_over, not_plain_reason, padding_reason
 from sharedmlp.convert.errors import ConversionError
+from sharedmlp.convert.module_state import AnyConv, carry_over, not_plain_reason, padding_reason
 from sharedmlp.layers.backend import get_backend, pointwise_linear
 
 

@@ -1,18 +1,22 @@
 """From meshes or HDF5 files to batches of points."""
 
-from sharedmlp.data.clouds import find_cloud_files, read_cloud, turn_up_axis
 from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
-from sharedmlp.data.mesh import MeshReadError, read_mesh
+from sharedmlp.data.io.cloud import find_cloud_files, read_cloud, turn_up_axis
+from sharedmlp.data.io.mesh import MeshReadError, read_mesh
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
-from sharedmlp.data.pool import PointPool
-from sharedmlp.data.resampled import is_resampled, prepare_resampled, read_resampled_class_names
+from sharedmlp.data.modelnet40_normals import (
+    is_resampled,
+    prepare_resampled,
+    read_resampled_class_names,
+)
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
 from sharedmlp.data.splits import stratified_split
+from sharedmlp.data.store import PointPool
 from sharedmlp.data.transforms import (
     Compose,
     RandomJitter,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
 from sharedmlp.data.errors import DataError
-from sharedmlp.data.pool import PointPool
+from sharedmlp.data.store import PointPool
 
 SPLITS = ("train", "test")
 _CACHE_FOLDER = ".sharedmlp_cache"

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from sharedmlp.data.disk import sync_file, sync_folder
-from sharedmlp.data.pool import PointPool
+from sharedmlp.data.store import PointPool
+from sharedmlp.utils.files import sync_file, sync_folder
 
 _FORMAT = 2  # to be raised with every change of what is stored or how meshes are sampled
 _POINTS, _INDEX = "points.npy", "index.json"

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sharedmlp.data.pool import PointPool
+from sharedmlp.data.store import PointPool
 
 T = TypeVar("T")
 

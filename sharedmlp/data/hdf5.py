@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.errors import DataError
-from sharedmlp.data.lists import read_names
-from sharedmlp.data.pool import PointPool
+from sharedmlp.data.name_list import read_names
+from sharedmlp.data.store import PointPool
 
 if TYPE_CHECKING:
     import h5py

@@ -15,9 +15,9 @@ from sharedmlp.data.build import (
     failed,
     name_generator,
 )
-from sharedmlp.data.mesh import MeshReadError, mesh_suffixes, read_mesh
-from sharedmlp.data.pool import PointPool
+from sharedmlp.data.io.mesh import MeshReadError, mesh_suffixes, read_mesh
 from sharedmlp.data.sampling import draw_surface, normalize_points
+from sharedmlp.data.store import PointPool
 
 __all__ = ["MeshTreeError", "find_class_names", "prepare_mesh_tree"]
 

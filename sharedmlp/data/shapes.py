@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sharedmlp.data.mesh import require_trimesh
+from sharedmlp.data.io.mesh import require_trimesh
 from sharedmlp.data.shape_classes import BUILDERS
 
 if TYPE_CHECKING:

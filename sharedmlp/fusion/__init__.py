@@ -24,7 +24,7 @@ Why so, and not otherwise:
   thought of: the grad mode of that line is restored, a tensor about to be overwritten is read
   first, running statistics move once and also where nobody ever reads the value, and a custom
   autograd function, which torch shows nobody, gets gradients through a bridge
-  (:mod:`sharedmlp.fusion.deferred`).
+  (:mod:`sharedmlp.fusion.lazy_tensor`).
 """
 
 from sharedmlp.fusion.fuse import fuse, fusion_report

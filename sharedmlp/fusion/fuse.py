@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex, TypeVar, cast
 import torch
 from torch import nn
 
-from sharedmlp.fusion.deferred import read_all
+from sharedmlp.fusion.lazy_tensor import read_all
 from sharedmlp.fusion.mode import FusionMode
 from sharedmlp.fusion.report import LayerReport
 from sharedmlp.ops import torch_internals

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.fusion.deferred import Pending
+from sharedmlp.fusion.lazy_tensor import Pending
 from sharedmlp.fusion.report import Site
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 from sharedmlp.ops.plan import can_fold, can_fuse_hidden

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from sharedmlp.fusion.deferred import (
+from sharedmlp.fusion.layer_output import LayerCall, LayerOutput, NormCall
+from sharedmlp.fusion.lazy_tensor import (
     METADATA,
     Deferred,
     Pending,
@@ -22,11 +23,10 @@ from sharedmlp.fusion.deferred import (
     read_all,
     watches_saved_tensors,
 )
-from sharedmlp.fusion.layer_output import LayerCall, LayerOutput, NormCall
-from sharedmlp.fusion.moves import MOVES
+from sharedmlp.fusion.mutation import may_write, memory_of, tensors_in
 from sharedmlp.fusion.pooling import MAXIMA
 from sharedmlp.fusion.report import Site
-from sharedmlp.fusion.writes import may_write, memory_of, tensors_in
+from sharedmlp.fusion.view_ops import MOVES
 from sharedmlp.ops.fused import result_dtype_of
 from sharedmlp.ops.gate import tensor_reasons, watcher_reason
 from sharedmlp.ops.layer import Activation

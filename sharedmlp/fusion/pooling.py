@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.fusion.deferred import Pending
 from sharedmlp.fusion.layer_output import LayerOutput
+from sharedmlp.fusion.lazy_tensor import Pending
 from sharedmlp.ops.folded import folded_max, folded_mlp
 from sharedmlp.ops.fused import fused_max
 from sharedmlp.ops.layer import PointwiseTensors

@@ -12,18 +12,18 @@ from torch import Tensor
 from sharedmlp.layers.pointwise import PointwiseLayer, layer_tensors, unknown_parts
 from sharedmlp.layers.shared_mlp import SharedMLP
 from sharedmlp.ops import torch_internals
-from sharedmlp.ops.eager import eagerly
-from sharedmlp.ops.folded import folded_max
-from sharedmlp.ops.fused import fused_max
-from sharedmlp.ops.gate import module_reasons, visible_reasons
-from sharedmlp.ops.plan import Plan, make_plan, max_reasons
-from sharedmlp.ops.segments import (
+from sharedmlp.ops.cpu.segments import (
     Segments,
     check_batch,
     check_mask,
     fill_empty,
     segment_max,
 )
+from sharedmlp.ops.disable_compile import eagerly
+from sharedmlp.ops.folded import folded_max
+from sharedmlp.ops.fused import fused_max
+from sharedmlp.ops.gate import module_reasons, visible_reasons
+from sharedmlp.ops.plan import Plan, make_plan, max_reasons
 
 
 class SharedMLPMaxPool(SharedMLP):

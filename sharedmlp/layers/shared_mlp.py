@@ -63,7 +63,7 @@ class SharedMLP(nn.Module):
         norm_kwargs: Further arguments of the norm modules, such as ``{"momentum": 0.01}``.
         fused: Takes the same steps in fewer passes over memory where it can: on a CPU, with batch
             norm, and in training with ReLU and layers that do not narrow. The modules themselves
-            are not called then (:mod:`sharedmlp.ops.linear_bn_relu`).
+            are not called then (:mod:`sharedmlp.ops.cpu.linear_bn_relu`).
 
     Raises:
         ValueError: If an argument, or the shape of an input, is not one of the above.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharedmlp.models.foreign import export_weights, load_weights
 from sharedmlp.models.pointnet import PointNet, PointNetOutput, orthogonality_penalty
 from sharedmlp.models.pretrained import load_pretrained
 from sharedmlp.models.safetensors_file import load_safetensors, save_safetensors
+from sharedmlp.models.third_party import export_weights, load_weights
 
 __all__ = [
     "PointNet",

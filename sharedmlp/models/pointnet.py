@@ -45,7 +45,7 @@ class PointNet(nn.Module):
     Any number of points is fine, and may differ between calls.
 
     The options from ``tnet_channels`` on make the networks that other people's code of that name
-    has (:mod:`sharedmlp.models.foreign`).
+    has (:mod:`sharedmlp.models.third_party`).
 
     Args:
         num_classes: Number of classes.

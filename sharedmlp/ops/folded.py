@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.cpu.threads import run_jobs, thread_buffer
+from sharedmlp.ops.cpu.tiles import split_clouds, split_rows, tile_points
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.fused import result_dtype_of
 from sharedmlp.ops.layer import Activation, PointwiseTensors, fold
-from sharedmlp.ops.threads import run_jobs, thread_buffer
-from sharedmlp.ops.tiles import split_clouds, split_rows, tile_points
 
 
 def folded_max(layers: Sequence[PointwiseTensors], clouds: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ follow from the mean m and the covariance S of the layer's input: with y = W x +
 `mean(y) = W m + b` and `var(y)_d = w_d S w_d^T`. Batch norm and the activation are monotone in each
 channel, so the max moves before them, with the rows of W flipped in sign where batch norm's weight
 is negative; only `(B, D)` winning values go through them. The gradients of all points that did not
-win come from the statistics alone, through m and S (see sharedmlp.ops.linear_argmax).
+win come from the statistics alone, through m and S (see sharedmlp.ops.cpu.linear_argmax).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.gate import autocast_dtype
-from sharedmlp.ops.layer import BatchNorm, PointwiseTensors
-from sharedmlp.ops.linear_argmax import linear_argmax
-from sharedmlp.ops.linear_bn_relu import (
+from sharedmlp.ops.cpu.linear_argmax import linear_argmax
+from sharedmlp.ops.cpu.linear_bn_relu import (
     FoldedLinear,
     input_moments,
     linear_bn_relu,
     linear_bn_relu_moments,
 )
-from sharedmlp.ops.segments import Segments, segment_linear_argmax
+from sharedmlp.ops.cpu.segments import Segments, segment_linear_argmax
+from sharedmlp.ops.cpu.tiles import sample_rows
+from sharedmlp.ops.gate import autocast_dtype
+from sharedmlp.ops.layer import BatchNorm, PointwiseTensors
 from sharedmlp.ops.statistics import shared_center, shared_means, track
-from sharedmlp.ops.tiles import sample_rows
 
 
 class _Statistics:

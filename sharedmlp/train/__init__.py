@@ -1,13 +1,13 @@
 """Training on PointCloudDatasets with Lightning: the task, the data modules, the epoch log."""
 
-from sharedmlp.train.callbacks import EpochLog
-from sharedmlp.train.checkpoint import load_trained
+from sharedmlp.inference.checkpoint import load_trained
+from sharedmlp.train.callbacks.epoch_log import EpochLog
+from sharedmlp.train.callbacks.stop_on_signal import Interrupted, StopOnSignal
 from sharedmlp.train.checkpoint_io import WholeCheckpointIO
-from sharedmlp.train.data import PointCloudDataModule
-from sharedmlp.train.interrupt import Interrupted, StopOnSignal
-from sharedmlp.train.resampled import NormalResampledDataModule
-from sharedmlp.train.sets import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
-from sharedmlp.train.task import ClassificationTask
+from sharedmlp.train.datamodules.base import PointCloudDataModule
+from sharedmlp.train.datamodules.meshes import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
+from sharedmlp.train.datamodules.modelnet40_normals import NormalResampledDataModule
+from sharedmlp.train.tasks.classification import ClassificationTask
 
 __all__ = [
     "ClassificationTask",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from sharedmlp.data.disk import write_whole
+from sharedmlp.utils.files import write_whole
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from sharedmlp.data import DataError, PointCloudDataset, identity_collate
-from sharedmlp.train.interrupt import ignore_interrupts
-from sharedmlp.train.seed import derive_seed, run_seed
+from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
+from sharedmlp.utils.seeds import derive_seed, run_seed
 
 
 class EpochSampler(DistributedSampler[int]):

@@ -195,7 +195,7 @@ def test_gltf_opens_no_pictures(tmp_path, monkeypatch):
     "part", [{"nodes": [{}] * 300}, {"meshes": [{"primitives": [{"attributes": {}}] * 300}]}]
 )
 def test_many_small_parts_of_gltf_count_too(tmp_path, monkeypatch, part):
-    monkeypatch.setattr("sharedmlp.data.gltf._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("sharedmlp.data.io.gltf._MOST_BYTES", 1 << 20)
     with pytest.raises(MeshReadError, match=r"asks for about [12]\d{6} bytes"):
         read_mesh(write(tmp_path / "a.gltf", gltf(**part)))
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
 from sharedmlp.layers.pointwise import layer_tensors
-from sharedmlp.ops import linear_argmax as argmax_op
-from sharedmlp.ops import tiles
+from sharedmlp.ops.cpu import linear_argmax as argmax_op
+from sharedmlp.ops.cpu import tiles
 from sharedmlp.ops.fused import fused_max
 from tests.covering import pairwise
 from tests.formula import randomize

@@ -5,9 +5,9 @@ import torch
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
 from sharedmlp.layers.pointwise import layer_tensors
-from sharedmlp.ops import linear_argmax as argmax_op
-from sharedmlp.ops import linear_bn_relu as hidden_op
-from sharedmlp.ops import tiles
+from sharedmlp.ops.cpu import linear_argmax as argmax_op
+from sharedmlp.ops.cpu import linear_bn_relu as hidden_op
+from sharedmlp.ops.cpu import tiles
 from sharedmlp.ops.plan import hidden_reasons
 from tests.covering import pairwise
 from tests.formula import Formula, randomize

@@ -11,7 +11,7 @@ import torch
 import sharedmlp.models
 from sharedmlp import create_model
 from sharedmlp.data import SHAPE_CLASSES, write_shapes
-from sharedmlp.predict import read_network_cloud
+from sharedmlp.inference.predict import read_network_cloud
 from tests.tolerances import assert_close
 from tests.train.tiny import write_hdf5
 

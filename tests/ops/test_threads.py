@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from sharedmlp import SharedMLPMaxPool
-from sharedmlp.ops import threads
-from sharedmlp.ops.threads import run_jobs
+from sharedmlp.ops.cpu import threads
+from sharedmlp.ops.cpu.threads import run_jobs
 from tests.ops.compare import make, points
 
 fork = pytest.mark.skipif(

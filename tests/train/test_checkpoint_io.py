@@ -9,10 +9,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedmlp.__main__ import main
 from sharedmlp.data import disk
-from sharedmlp.data.disk import write_whole
 from sharedmlp.train import WholeCheckpointIO
+from sharedmlp.utils.files import write_whole
+from tests.cli.test_lightning import CONFIG
 from tests.data.test_cache import full_disk
-from tests.test_cli import CONFIG
 from tests.train.tiny import write_tree
 
 

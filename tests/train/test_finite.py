@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sharedmlp.__main__ import main
-from tests.test_cli import CONFIG
+from tests.cli.test_lightning import CONFIG
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_tree
 
 

@@ -1,0 +1,33 @@
+"""``sharedmlp export``: from a checkpoint to a file for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sharedmlp.cli.network import errors_of
+from sharedmlp.export import FORMATS, export_model
+from sharedmlp.train import load_trained
+
+
+def run(args: Sequence[str]) -> None:
+    """Writes a trained network for other programs: ``sharedmlp export --ckpt_path FILE ...``.
+
+    Args:
+        args: The arguments behind ``export``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="sharedmlp export",
+        description="Write the network of a checkpoint to one file that other programs run, with "
+        "class names and preprocessing in its metadata, and check that it computes the same.",
+    )
+    parser.add_argument("--ckpt_path", type=Path, required=True)
+    parser.add_argument("--format", choices=list(FORMATS), required=True)
+    parser.add_argument("--output", type=Path, help="beside the checkpoint by default")
+    options = parser.parse_args(args)
+    output = options.output or options.ckpt_path.with_suffix(FORMATS[options.format].suffix)
+    with errors_of(parser):
+        model = load_trained(options.ckpt_path)
+    print(export_model(model, output, options.format))
+    print(f"{options.format}  {output}")

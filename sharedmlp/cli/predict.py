@@ -1,0 +1,117 @@
+"""``sharedmlp predict``: what is in files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sharedmlp.cli.network import (
+    errors_of,
+    exit_with,
+    format_answer,
+    load_network,
+    longest_name,
+    make_file_parser,
+)
+from sharedmlp.data import MeshReadError, find_cloud_files
+from sharedmlp.inference.predict import predict_files
+from sharedmlp.reports.prediction_table import (
+    PredictionTable,
+    answer_cells,
+    answer_columns,
+    fingerprint,
+)
+
+
+def run(args: Sequence[str]) -> None:
+    """Names what is in files: ``sharedmlp predict --ckpt_path FILE FILE_OR_FOLDER ...``.
+
+    Exits with 1, after the last file, if any of them could not be read.
+
+    Args:
+        args: The arguments behind ``predict``.
+    """
+    parser = make_file_parser(
+        "predict",
+        "Name what is in meshes (OFF, OBJ, PLY, STL, glTF) or clouds (.npy, .txt, .xyz), with "
+        "the three largest probabilities. Files that cannot be read are listed at the end, and "
+        "then the exit status is 1.",
+    )
+    parser.epilog = (
+        "With --config or --data, `sharedmlp predict` is about the test split of that data instead."
+    )
+    parser.add_argument("--output", type=Path, help="a CSV file for all probabilities")
+    options = parser.parse_args(args)
+    files = find_cloud_files(options.paths)
+    model = load_network(parser, options.ckpt_path)
+    class_names, width = model.metadata["class_names"], longest_name(files)
+    table = None
+    if options.output:
+        source = {
+            "checkpoint": options.ckpt_path and fingerprint(options.ckpt_path),
+            "seed": options.seed,
+            "up_axis": options.up_axis,
+        }
+        with errors_of(parser):
+            columns = ["file", *answer_columns(class_names)]
+            table = PredictionTable(options.output, columns, files, source)
+    done = table.done if table else 0
+    left = files[done:]
+    answers = predict_files(model, left, seed=options.seed, up_axis=options.up_axis)
+    failures: list[str] = []
+    with errors_of(parser), _resumable(table), _progress(answers, done, files) as bar:
+        for path, answer in bar:
+            bad = isinstance(answer, MeshReadError)
+            if table:
+                table.append(str(answer) if bad else answer_cells(answer, class_names))
+            elif bad:
+                failures.append(str(answer))
+            if not bad:
+                say = bar.write if sys.stderr.isatty() else print
+                say(format_answer(path, answer, model, width))
+        if table:
+            failures = table.finish()
+    if options.output and len(failures) < len(files):
+        print(f"predictions  {options.output}")
+    exit_with(failures, files)
+
+
+@contextmanager
+def _resumable(table: PredictionTable | None) -> Iterator[None]:
+    """Ends with 130 where the user interrupts, and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if table:
+            table.exit_interrupted("the same command goes on")
+        print("\ninterrupted; with --output, one can go on", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        if table:
+            table.close()
+
+
+def _progress(
+    answers: Iterator[tuple[Path, Tensor | MeshReadError]], done: int, files: Sequence[Path]
+) -> Any:
+    """Shows how many files are done: on a terminal below the answers, else now and then."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    if done:
+        print(f"{done} of {len(files)} rows are there already: going on", file=sys.stderr)
+    # A file that keeps the log should not keep every step of the bar, nor any of a short run.
+    pauses = {} if sys.stderr.isatty() else {"delay": 10, "mininterval": 10}
+    return tqdm(
+        answers,
+        desc="predicting",
+        initial=done,
+        total=len(files),
+        unit="file",
+        leave=False,
+        **pauses,
+    )

@@ -1,0 +1,83 @@
+"""``sharedmlp show``: what a network looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharedmlp.cli.network import (
+    errors_of,
+    exit_with,
+    format_answer,
+    load_network,
+    longest_name,
+    make_file_parser,
+)
+from sharedmlp.data import MeshReadError, find_cloud_files
+from sharedmlp.inference.predict import read_network_cloud
+from sharedmlp.reports.classification import write_text
+from sharedmlp.viz import clouds_page, find_critical_sets, plot_clouds, save_figure
+
+# Three panels of each are drawn.
+_MOST_SHOWN = 16
+
+
+def run(args: Sequence[str]) -> None:
+    """Draws what a network looks at: ``sharedmlp show --ckpt_path FILE FILE ...``.
+
+    Exits with 1 if any file could not be read.
+
+    Args:
+        args: The arguments behind ``show``.
+    """
+    parser = make_file_parser(
+        "show",
+        "Draw clouds, their critical points (those that win a channel of the max) and their "
+        "upper-bound shapes (all points that win none): whatever contains the one and lies within "
+        "the other gets the same answer (Qi et al. 2017, section 5.3 and figure 7).",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("clouds.png"),
+        help="a picture (.png) or a page to turn the clouds in (.html); clouds.png by default",
+    )
+    options = parser.parse_args(args)
+    if options.output.suffix not in (".png", ".html"):
+        parser.error(f"--output ends in .png or .html, got {options.output}")
+    files = find_cloud_files(options.paths)
+    if len(files) > _MOST_SHOWN:
+        parser.error(f"{len(files)} files are too many to see: name at most {_MOST_SHOWN}")
+    model = load_network(parser, options.ckpt_path)
+    clouds: list[Tensor] = []
+    titles: list[str] = []
+    failures: list[str] = []
+    for path in files:
+        with errors_of(parser):
+            try:
+                points = read_network_cloud(model, path, seed=options.seed, up_axis=options.up_axis)
+            except MeshReadError as error:
+                failures.append(str(error))
+                continue
+            sets = find_critical_sets(model, points)
+        with torch.no_grad():
+            probabilities = model(points[None])[0].softmax(dim=0)
+        print(format_answer(path, probabilities, model, longest_name(files)))
+        answer = model.metadata["class_names"][int(probabilities.argmax())]
+        clouds += [points, *sets]
+        titles += [
+            f"{path.name}\n{answer} {float(probabilities.max()):.1%}",
+            f"{len(sets.critical)} critical points\nof {len(points)}",
+            "upper-bound shape\n",
+        ]
+    if clouds:
+        up_axis = model.metadata.get("up_axis", "z")
+        if options.output.suffix == ".png":
+            save_figure(plot_clouds(clouds, titles, columns=3, up_axis=up_axis), options.output)
+        else:
+            write_text(options.output, clouds_page(clouds, titles, columns=3, up_axis=up_axis))
+        print(f"clouds  {options.output}")
+    exit_with(failures, files)

@@ -1,0 +1,1 @@
+"""Conversion of pointwise layers and whole models from one backend to another."""

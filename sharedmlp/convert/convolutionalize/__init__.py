@@ -1,0 +1,1 @@
+"""Conversion of classifiers to fully convolutional networks, by rewriting their graphs."""

@@ -1,0 +1,214 @@
+"""The text layout in which ModelNet is passed on with normals (`modelnet40_normal_resampled`).
+
+<root>/modelnet40_shape_names.txt     one class name a line, in the order of the labels
+<root>/modelnet40_train.txt           one cloud a line: `night_stand_0001`
+<root>/modelnet40_test.txt
+<root>/modelnet10_...                 the same three of ModelNet10, a part of the clouds
+<root>/night_stand/night_stand_0001.txt   `x,y,z,nx,ny,nz` a line, 10,000 lines
+
+Text is slow to read: the clouds are parsed once, on all cores, into the same kind of cache that
+meshes are sampled into.
+"""
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed, name_generator
+from sharedmlp.data.errors import DataError
+from sharedmlp.data.io.mesh import MeshReadError, read_file
+from sharedmlp.data.io.number_table import parse_floats
+from sharedmlp.data.name_list import read_names
+from sharedmlp.data.sampling import normalize_points
+from sharedmlp.data.store import PointPool
+
+Subset = Literal["modelnet40", "modelnet10"]
+
+_COLUMNS = 6
+_LARGEST = float(np.finfo(np.float32).max)
+_LAYOUT = (
+    "expected the layout of modelnet40_normal_resampled: modelnet40_shape_names.txt, "
+    "modelnet40_train.txt, modelnet40_test.txt and <class>/<class>_0001.txt"
+)
+
+
+def is_resampled(root: str | Path) -> bool:
+    """Whether a folder has the lists of this layout."""
+    return (Path(root) / "modelnet40_shape_names.txt").is_file()
+
+
+def read_resampled_class_names(root: str | Path, subset: Subset = "modelnet40") -> tuple[str, ...]:
+    """The class names of a subset, in the order of its labels.
+
+    Raises:
+        FileNotFoundError: where their file is missing.
+        DataError: where it is empty.
+        ValueError: where there is no such subset.
+    """
+    if subset not in ("modelnet40", "modelnet10"):
+        raise ValueError(f"expected the subset 'modelnet40' or 'modelnet10', got {subset!r}")
+    return tuple(read_names(Path(root) / f"{subset}_shape_names.txt", _LAYOUT))
+
+
+def prepare_resampled(
+    root: str | Path,
+    split: Literal["train", "test"],
+    *,
+    subset: Subset = "modelnet40",
+    pool_size: int = 10_000,
+    normals: bool = False,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    num_workers: int | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> PointPool:
+    """Parse every cloud of a split, once, and open the result.
+
+    Cache, failures and processes are as in `prepare_mesh_tree`. The points are normalised
+    (`normalize_points`) before some are chosen. This set has y up.
+
+    Args:
+        root: the folder with `modelnet40_shape_names.txt`.
+        split: "train" or "test".
+        subset: which of the two lists to read.
+        pool_size: points kept of a cloud, P; where a cloud has more, a random subset.
+        normals: whether to keep the normals: C is 6 instead of 3.
+        seed: seeds the subsets.
+        cache_dir: where caches are kept; `<root>/.sharedmlp_cache` where None.
+        num_workers: processes; all cores where None, no other process where 0 or 1.
+        strict: raise where a file cannot be used.
+        progress: show a progress bar on stderr while parsing.
+
+    Returns:
+        The pool of (n, P, C) points, memory-mapped.
+
+    Raises:
+        FileNotFoundError: where a list or a cloud that it names is missing.
+        DataError: where a list does not fit the classes.
+        ValueError: where an argument is out of range.
+        MeshTreeError: where no cloud can be used, where a file cannot be opened at all, or, with
+            `strict`, where any file cannot be used; it lists all of them.
+        OSError: where the cache cannot be written.
+    """
+    check_pool(split, pool_size)
+    root = Path(root)
+    class_names = read_resampled_class_names(root, subset)
+    return build_pool(
+        root,
+        split,
+        _find_sources(root, root / f"{subset}_{split}.txt", class_names),
+        functools.partial(_sample, root=root, pool_size=pool_size, normals=normals, seed=seed),
+        kind="clouds",
+        settings={"pool_size": pool_size, "normals": normals, "seed": seed},
+        cloud_shape=(pool_size, _COLUMNS if normals else 3),
+        class_names=class_names,
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        strict=strict,
+        progress=progress,
+    )
+
+
+def read_resampled_cloud(path: Path) -> NDArray[np.float64]:
+    """Read one text file of the set.
+
+    Args:
+        path: the file, `x,y,z,nx,ny,nz` a line.
+
+    Returns:
+        (lines, 6), in the file's own units.
+
+    Raises:
+        MeshReadError: where the file cannot be opened, is empty, or a line is not six numbers
+            that are finite in float32; it names the line.
+    """
+    content = read_file(path)
+    values = _parse_plain(content)
+    return _parse_lines(path, content) if values is None else values
+
+
+def _parse_plain(content: bytes) -> NDArray[np.float64] | None:
+    """The numbers of a file without any blanks; None for another one, or one that is not sound."""
+    text = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
+    if b" " in text or b"\t" in text:
+        return None
+    # Counted, as two commas would look like one when they have become blanks.
+    if text.count(b",") != (_COLUMNS - 1) * text.count(b"\n"):
+        return None
+    values = parse_floats(text.replace(b",", b" "), _COLUMNS)
+    return values if values is not None and np.abs(values).max() < _LARGEST else None
+
+
+def _parse_lines(path: Path, content: bytes) -> NDArray[np.float64]:
+    """The same for any file, line by line, to find the words for what is wrong."""
+    rows: list[list[float]] = []
+    lines = content.decode("ascii", errors="replace").replace("\r\n", "\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = [float(token) for token in line.split(",")]
+        except ValueError:
+            row = []
+        if len(row) != _COLUMNS or "_" in line or not all(abs(v) < _LARGEST for v in row):
+            found = repr(line if len(line) <= 60 else line[:57] + "...")
+            raise MeshReadError(
+                path,
+                f"line {number}: expected x,y,z,nx,ny,nz, six finite numbers, found {found}",
+            )
+        rows.append(row)
+    if not rows:
+        raise MeshReadError(path, "the file is empty")
+    return np.array(rows)
+
+
+def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> list[Source]:
+    """The files that a list names, in its order."""
+    labels = {name: label for label, name in enumerate(class_names)}
+    sources: list[Source] = []
+    missing: list[str] = []
+    names = read_names(listing, _LAYOUT)
+    for cloud in names:
+        class_name = cloud.rpartition("_")[0]
+        # A name with a folder in it would lead elsewhere, if a class is called so too.
+        if class_name not in labels or Path(cloud).name != cloud or class_name in (".", ".."):
+            raise DataError(
+                f"{listing}: {cloud!r} belongs to no class of {len(labels)} in the list of "
+                f"names; {_LAYOUT}"
+            )
+        name = f"{class_name}/{cloud}.txt"
+        try:
+            stat = (root / name).stat()
+        except FileNotFoundError:
+            missing.append(name)
+            continue
+        sources.append(Source(name, labels[class_name], stat.st_size, stat.st_mtime_ns))
+    if missing:
+        raise FileNotFoundError(
+            f"{root}: {len(missing)} of {len(names)} clouds that {listing.name} names are "
+            f"missing, the first is {missing[0]}: unpack the set again; {_LAYOUT}"
+        )
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{listing}: {twice!r} is named more than once")
+    return sources
+
+
+def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> Outcome:
+    """Read one cloud; runs in a worker process."""
+    path = root / source.name
+    try:
+        values = read_resampled_cloud(path)
+    except MeshReadError as error:
+        return failed(path, error.reason)
+    if len(values) < pool_size:
+        return Outcome(None, f"{len(values)} points where pool_size asks for {pool_size}")
+    points = normalize_points(values if normals else values[:, :3])
+    if len(points) > pool_size:
+        rng = name_generator(seed, source.name)
+        points = points[np.sort(rng.choice(len(points), pool_size, replace=False))]
+    return Outcome(points)

@@ -1,0 +1,1 @@
+"""Functions of tensors on a CPU: threads, tiles, and what runs in them."""

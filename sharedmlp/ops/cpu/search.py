@@ -1,0 +1,65 @@
+"""The largest of the products of one tile, and which point it belongs to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sharedmlp.ops.cpu.threads import thread_buffer
+
+# A CPU's max with index looks at one number at a time, amax at a vector of them: so amax leaves
+# one candidate for each of this many columns modulo it, and max looks at those.
+_GROUP = 64
+# Numbers gathered for the winners' gradients at a time, so that they stay in the caches.
+GATHERED = 2**19
+
+
+def best_points(weight: Tensor, centered: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
+    """Return the largest product of each cloud and channel and its point, `(g, D)`.
+
+    NaN counts as the largest, and the first of several wins, as in `torch.max`; among products of
+    a lower precision, where ties are the rule, any of them.
+
+    Args:
+        weight: `(D, C)`.
+        centered: `(g * n, C)`, the points of g clouds.
+        num_clouds: g.
+    """
+    out_channels, count = len(weight), len(centered)
+    points = centered.to(weight.dtype).t()
+    if num_clouds > 1 or centered.device.type != "cpu":
+        products = thread_buffer("products", out_channels * count, points).view(-1, count)
+        torch.mm(weight, points, out=products)
+        best, where = products.view(out_channels, num_clouds, -1).max(-1)
+        return best.t(), where.t()
+    padded = -(-count // _GROUP) * _GROUP
+    products = thread_buffer("products", out_channels * padded, points).view(-1, padded)
+    products[:, count:] = -torch.inf
+    torch.mm(weight, points, out=products[:, :count])
+    groups = products.view(out_channels, -1, _GROUP)
+    candidates = groups.amax(1)
+    best, column = candidates.max(1)
+    # The first of several that tie, or the first NaN, need not be in the first column with one.
+    several = (candidates == best[:, None]).sum() != out_channels
+    if bool(several) and (weight.dtype == centered.dtype or bool(best.isnan().any())):
+        best, where = products[:, :count].max(1)
+        return best[None], where[None]
+    members = groups.gather(2, column[:, None, None].expand(-1, groups.shape[1], 1))
+    return best[None], (members[..., 0].argmax(1) * _GROUP + column)[None]
+
+
+def is_better(values: Tensor, earlier: Tensor) -> Tensor:
+    """Return where values of a later tile win: if larger, or the first NaN."""
+    return (values > earlier) | (values.isnan() & ~earlier.isnan())
+
+
+def products_at(centered: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+    """Return `W_d . x` at the given points `(g, D)` of `centered (g * n, C)`."""
+    rows = flat_rows(indices, len(centered) // len(indices))
+    return (centered[rows].view(len(indices), *weight.shape) * weight).sum(-1)
+
+
+def flat_rows(indices: Tensor, num_points: int) -> Tensor:
+    """Turn points `(g, D)` of g clouds into rows of the clouds laid end to end."""
+    offsets = torch.arange(len(indices), device=indices.device)[:, None] * num_points
+    return (indices + offsets).flatten()

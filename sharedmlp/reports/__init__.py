@@ -1,0 +1,1 @@
+"""What a test and a prediction leave behind: tables, pictures and pages."""

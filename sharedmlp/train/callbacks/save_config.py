@@ -1,0 +1,25 @@
+"""The config of a run, there whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.cli import SaveConfigCallback
+
+from sharedmlp.reports.classification import write_text
+
+
+class SaveWholeConfig(SaveConfigCallback):
+    """Lightning's callback, which itself writes in place; to be made with save_to_log_dir=False."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Asks for the folder in every process, because they talk to each other about it."""
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Writes or replaces the file, in the first process."""
+        write_text(
+            self._folder / self.config_filename, self.parser.dump(self.config, skip_none=False)
+        )

@@ -1,0 +1,1 @@
+"""Data modules: where the clouds of a training come from."""

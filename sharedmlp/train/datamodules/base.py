@@ -1,0 +1,231 @@
+"""What data modules share: which clouds are trained on, validated on and tested on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sharedmlp.data import (
+    Compose,
+    DataError,
+    PointCloudDataset,
+    PointPool,
+    RandomJitter,
+    RandomMirror,
+    RandomPointDropout,
+    RandomRotation,
+    RandomScale,
+    RandomTranslation,
+    are_normalized,
+    identity_collate,
+    stratified_split,
+)
+from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
+from sharedmlp.train.sampler import EpochSampler, ResumableLoader, shard_batch_size
+from sharedmlp.utils.seeds import derive_seed, run_seed
+
+# The clouds of a batch: `points` (B, N, C), `label` and `index` (B,); `copies` is a list of further
+# points (B, N, C) to vote on in a test.
+Batch = dict[str, Any]
+Split = Literal["train", "test"]
+_VOTE_SCALE = RandomScale(0.8, 1.25, anisotropic=True)
+
+
+class PointCloudDataModule(pl.LightningDataModule):
+    """What the data modules share; choose one of those that know where their clouds come from.
+
+    Validation clouds are carved out of the training split. The test split is opened by ``test``
+    and ``predict`` alone. Everything drawn depends on ``seed`` (which clouds validate, which points
+    evaluation sees) or on the seed of the run and the epoch (order, points and augmentations in
+    training), never on the number of workers or on an interruption.
+
+    Args:
+        num_points: Points in a cloud, at most the points that the data holds for one.
+        batch_size: Clouds in a batch, of one process.
+        val_fraction: Share of each class of the training split that validates, in (0, 1).
+        seed: Of the validation split and of the points that evaluation sees.
+        num_workers: Processes that load batches; 0 for the main process, which is fast enough for
+            clouds in memory.
+        rotate: Whether training turns a cloud about the up axis by any angle.
+        up_axis: The axis that points up in this data.
+        jitter: Standard deviation of the noise added to each coordinate in training, in units of
+            the sphere that clouds are scaled into; cut off at 5 times it.
+        scale_low: Smallest factor, drawn for each axis on its own, by which training scales.
+        scale_high: Largest such factor.
+        mirror: The axis along which training mirrors about half of the clouds, if any.
+        translate: Largest shift along each axis in training.
+        point_dropout: Largest share of points that training drops.
+        test_votes: How many copies of a cloud a test averages the probabilities over: the cloud
+            itself, and others with points drawn anew, where there are more than ``num_points``,
+            scaled by 0.8 to 1.25 along each axis.
+
+    Attributes:
+        preprocessing: What a cloud has to be like for a network trained on these, of plain values;
+            checkpoints keep it. That they are centred and scaled is said where it was seen.
+    """
+
+    def __init__(
+        self,
+        num_points: int = 1024,
+        batch_size: int = 32,
+        val_fraction: float = 0.1,
+        seed: int = 0,
+        num_workers: int = 0,
+        rotate: bool = True,
+        up_axis: Literal["x", "y", "z"] = "z",
+        jitter: float = 0.01,
+        scale_low: float = 1.0,
+        scale_high: float = 1.0,
+        mirror: Literal["x", "y", "z"] | None = None,
+        translate: float = 0.0,
+        point_dropout: float = 0.0,
+        test_votes: int = 1,
+    ) -> None:
+        super().__init__()
+        if test_votes < 1:
+            raise ValueError(f"test_votes is at least 1, the cloud itself, got {test_votes}")
+        self.num_points = num_points
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.num_workers = num_workers
+        self.preprocessing: dict[str, Any] = {"num_points": num_points, "up_axis": up_axis}
+        transforms: list[Any] = []
+        if point_dropout:
+            transforms.append(RandomPointDropout(point_dropout))
+        if rotate:
+            transforms.append(RandomRotation(up_axis))
+        if mirror:
+            transforms.append(RandomMirror(mirror))
+        if (scale_low, scale_high) != (1.0, 1.0):
+            transforms.append(RandomScale(scale_low, scale_high, anisotropic=True))
+        if translate:
+            transforms.append(RandomTranslation(translate))
+        if jitter:
+            transforms.append(RandomJitter(jitter, clip=5 * jitter))
+        self.augmentation = Compose(transforms)
+        self.test_votes = test_votes
+        self.datasets: dict[str, PointCloudDataset] = {}
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of the labels, known before any cloud is read."""
+        raise NotImplementedError
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of a point."""
+        return 3
+
+    def open_split(self, split: Split) -> PointPool:
+        """Reads a split, preparing it first where that is still to do."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Opens the split that ``stage`` needs.
+
+        Raises:
+            DataError: If the split is empty, or no cloud is left to validate on.
+        """
+        split: Split = "test" if stage in ("test", "predict") else "train"
+        pool = self.open_split(split)
+        if len(pool) == 0:
+            raise DataError(f"the {split} split has no clouds: name data with some by --data.root")
+        if split == "test":
+            self.datasets["test"] = self._dataset(pool, None, resample=False)
+            return
+        train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
+        if len(val) == 0:
+            raise DataError(
+                f"val_fraction={self.val_fraction} of {len(pool)} training clouds leaves none to "
+                "validate on, and the best checkpoint is chosen by validation: raise val_fraction"
+            )
+        if are_normalized(pool.points[:: max(1, len(pool) // 256)]):
+            self.preprocessing |= {"centre": "mean", "scale": "unit sphere"}
+        self.datasets["train"] = self._dataset(pool, train, resample=True)
+        self.datasets["val"] = self._dataset(pool, val, resample=False)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Loads shuffled training clouds."""
+        trainer = self.trainer
+        # The epoch of a resumed run. Lightning sets it too, but after its iterator has been made,
+        # when workers have already begun to load; `current_epoch` still lags behind here.
+        loop: Any = None if trainer is None else trainer.fit_loop
+        sampler = EpochSampler(
+            self.datasets["train"],
+            batch_size=self.batch_size,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            epoch=loop.epoch_progress.current.processed if loop else 0,
+        )
+        return ResumableLoader(
+            sampler,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            trained_batches=lambda: loop.epoch_loop.batch_progress.current.ready if loop else 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Loads the validation clouds."""
+        return self._loader(self.datasets["val"])
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Loads the test clouds."""
+        return self._loader(self.datasets["test"])
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Loads the test clouds: they are what predictions are made for."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments a training batch on the device that trains, alike on every device.
+
+        A test batch gets the copies that are to be voted on.
+        """
+        trainer = self.trainer
+        if trainer is not None and trainer.training:
+            generator = torch.Generator().manual_seed(
+                derive_seed(run_seed(), trainer.current_epoch, *batch["index"].tolist())
+            )
+            return {**batch, "points": self.augmentation(batch["points"], generator)}
+        if trainer is not None and trainer.testing:
+            return {**batch, "copies": [self._copy(batch, n) for n in range(1, self.test_votes)]}
+        return batch
+
+    def _copy(self, batch: Batch, number: int) -> Tensor:
+        indices = batch["index"].tolist()
+        points = self.datasets["test"].draw(indices, number).to(batch["points"])
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
+        return _VOTE_SCALE(points, generator)
+
+    def _dataset(self, pool: PointPool, indices: Any, *, resample: bool) -> PointCloudDataset:
+        return PointCloudDataset(
+            pool,
+            num_points=self.num_points,
+            indices=indices,
+            resample=resample,
+            seed=derive_seed(run_seed()) if resample else self.seed,
+        )
+
+    def _loader(self, dataset: PointCloudDataset) -> DataLoader[Batch]:
+        """Loads a data set in order; of several processes each has clouds that no other has."""
+        world_size = self.trainer.world_size if self.trainer else 1
+        sampler = None
+        if self.trainer and world_size > 1:
+            # Lightning's default would repeat clouds until all processes have equally many.
+            sampler = UnrepeatedDistributedSampler(
+                dataset, num_replicas=world_size, rank=self.trainer.global_rank, shuffle=False
+            )
+        return DataLoader(
+            dataset,
+            batch_size=shard_batch_size(len(dataset), self.batch_size, world_size),
+            sampler=sampler,
+            collate_fn=identity_collate,
+            num_workers=self.num_workers,
+            worker_init_fn=ignore_interrupts,
+        )

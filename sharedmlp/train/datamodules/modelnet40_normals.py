@@ -1,0 +1,51 @@
+"""The data module of ``modelnet40_normal_resampled``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sharedmlp.data import PointPool, prepare_resampled, read_resampled_class_names
+from sharedmlp.train.datamodules.base import Split
+from sharedmlp.train.datamodules.meshes import MeshTreeDataModule
+
+
+class NormalResampledDataModule(MeshTreeDataModule):
+    """Clouds with normals in the text layout of ``modelnet40_normal_resampled``.
+
+    The first run parses the text into a cache, as meshes are sampled into one. That set has y up:
+    say so with ``up_axis``.
+
+    Args:
+        root: Folder with ``modelnet40_train.txt``, ``modelnet40_test.txt``,
+            ``modelnet40_shape_names.txt`` and the class folders.
+        subset: Which of its two lists to use.
+        pool_size: Points kept of a cloud, of the 10,000 that it has.
+        **options: Arguments of :class:`MeshTreeDataModule` and :class:`PointCloudDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        subset: Literal["modelnet40", "modelnet10"] = "modelnet40",
+        pool_size: int = 10_000,
+        **options: Any,
+    ) -> None:
+        super().__init__(root, pool_size, **options)
+        self.subset = subset
+
+    @property
+    def class_names(self) -> list[str]:
+        """The lines of the file of names."""
+        return list(read_resampled_class_names(self.root, self.subset))
+
+    def open_split(self, split: Split) -> PointPool:
+        """Opens the cache of a split, parsing the text first where it is missing or stale."""
+        return prepare_resampled(
+            self.root,
+            split,
+            subset=self.subset,
+            pool_size=self.pool_size,
+            normals=self.normals,
+            seed=self.seed,
+            cache_dir=self.cache_dir,
+        )

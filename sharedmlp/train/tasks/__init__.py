@@ -1,0 +1,1 @@
+"""Tasks: what is trained, by which loss, and how it is measured."""

@@ -1,0 +1,225 @@
+"""The subcommands on single files, called in this process on a network of a moment's training."""
+
+import csv
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from sharedmlp.__main__ import main
+from sharedmlp.inference.predict import predict_files
+from sharedmlp.models import PointNet, create_model
+from sharedmlp.train import load_trained
+from sharedmlp.viz import find_critical_sets
+from tests.data.io.meshes import TETRAHEDRON, TWO_TRIANGLES
+from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
+
+coarse_sets = partial(find_critical_sets, resolution=9)  # or most of the time goes there
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "best.ckpt"
+    trainer = make_trainer(max_epochs=1)
+    data = ArrayDataModule(up_axis="z")
+    data.preprocessing |= {"centre": "mean", "scale": "unit sphere"}
+    trainer.fit(make_task(learning_rate=0.01), data)
+    trainer.save_checkpoint(path)
+    main(["export", "--ckpt_path", str(path), "--format", "safetensors"])
+    return path
+
+
+@pytest.fixture
+def inside(trained, tmp_path, monkeypatch):
+    """A folder with the checkpoint, the exported file, and a folder with two meshes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sharedmlp.cli.show.find_critical_sets", coarse_sets)
+    for suffix in (".ckpt", ".safetensors"):
+        shutil.copy(trained.with_suffix(suffix), tmp_path)
+    (tmp_path / "meshes" / "deeper").mkdir(parents=True)
+    (tmp_path / "meshes" / "deeper" / "a.off").write_text(TETRAHEDRON)
+    (tmp_path / "meshes" / "b.off").write_text(TWO_TRIANGLES)
+    return tmp_path
+
+
+def read_csv(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def expect_exit(arguments):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    return error.value.code
+
+
+@pytest.mark.parametrize("ckpt_path", ["best.ckpt", "best.safetensors"])
+def test_predict_names_files_on_the_terminal_and_in_csv(inside, capsys, ckpt_path):
+    arguments = ["predict", "meshes", "--ckpt_path", ckpt_path, "--output", "new/p.csv"]
+    assert main([*arguments, "--seed", "3", "--up_axis", "y"]) is None
+    rows = read_csv("new/p.csv")
+    files = ["meshes/b.off", "meshes/deeper/a.off"]
+    assert [row["file"] for row in rows] == files
+    expected = predict_files(load_trained("best.ckpt"), files, seed=3, up_axis="y")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last.split() == ["predictions", "new/p.csv"]
+    for row, line, (_, probabilities) in zip(rows, lines, expected, strict=True):
+        assert list(row) == ["file", "prediction", *(f"p({name})" for name in CLASSES)]
+        found = torch.tensor([float(row[f"p({name})"]) for name in CLASSES])
+        torch.testing.assert_close(found, probabilities, rtol=0, atol=1e-5)
+        assert row["prediction"] == CLASSES[int(probabilities.argmax())]
+        order = probabilities.argsort(descending=True).tolist()
+        shown = [word for n in order for word in (CLASSES[n], f"{float(probabilities[n]):.1%}")]
+        assert line.split() == [row["file"], *shown]
+
+
+def test_predict_writes_nothing_but_what_it_is_told(inside):
+    before = sorted(inside.rglob("*"))
+    main(["predict", "meshes/b.off", "--ckpt_path", "best.ckpt"])
+    assert sorted(inside.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+def test_bad_files_do_not_stop_the_others_but_count(inside, capsys, command):
+    (inside / "meshes" / "a.off").write_text("OFF\n")
+    code = expect_exit([command, "no.off", "meshes", "--ckpt_path", "best.ckpt"])
+    printed = capsys.readouterr().out
+    assert "meshes/b.off" in printed
+    assert "meshes/deeper/a.off" in printed
+    assert code.splitlines()[0] == "2 of 4 files could not be read:"  # so the status is 1
+    assert "no.off: cannot be opened" in code
+    assert "meshes/a.off: line 1: the file ends" in code
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+def test_with_bad_files_alone_nothing_is_written(inside, command):
+    code = expect_exit([command, "no.off", "--ckpt_path", "best.ckpt", "--output", "out.png"])
+    assert "1 of 1 files could not be read" in code
+    assert not (inside / "out.png").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ckpt_path", "best.ckpt"], "required: FILE_OR_FOLDER"),
+        (["b.off", "--ckpt_path", "meshes/b.off"], "cannot be read as a checkpoint"),
+        (["b.off", "--ckpt_path", "bad.safetensors"], "is no safetensors file"),
+        (["b.off", "--ckpt_path", "nameless.safetensors"], "does not name its classes"),
+        (["meshes", "--ckpt_path", "no_axis.safetensors", "--up_axis", "y"], "does not know which"),
+    ],
+)
+def test_wrong_arguments_are_one_message(inside, capsys, command, arguments, message):
+    from sharedmlp.export import export_model
+
+    (inside / "bad.safetensors").write_text("nothing")
+    model = PointNet(3, transforms=False)
+    export_model(model, "nameless.safetensors", "safetensors")
+    model.metadata = {"class_names": list(CLASSES)}
+    export_model(model, "no_axis.safetensors", "safetensors")
+    assert expect_exit([command, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+def test_without_a_checkpoint_the_network_of_the_package_answers(inside, capsys, command):
+    output = [] if command == "predict" else ["--output", "a.png"]
+    main([command, "meshes/b.off", *output])
+    file, best, share, *_ = capsys.readouterr().out.splitlines()[0].split()
+    assert file == "meshes/b.off"
+    assert best in create_model("pointnet_vanilla", pretrained="modelnet40").metadata["class_names"]
+    assert share.endswith("%")
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+@pytest.mark.parametrize("ckpt_path", ["no.ckpt", "no.safetensors"])
+def test_a_missing_checkpoint_is_one_line(inside, command, ckpt_path):
+    code = expect_exit([command, "meshes", "--ckpt_path", ckpt_path])
+    assert code.startswith("sharedmlp: error: ")
+    assert ckpt_path in code
+    assert "\n" not in code
+
+
+def test_coordinates_that_stay_as_they_are_are_mentioned(inside, capsys):
+    from sharedmlp.export import export_model
+
+    model = PointNet(3, transforms=False)
+    model.metadata = {"class_names": list(CLASSES)}
+    export_model(model, "other.safetensors", "safetensors")
+    main(["predict", "meshes", "--ckpt_path", "other.safetensors"])
+    assert "coordinates of the files are taken as they are" in capsys.readouterr().err
+    main(["predict", "meshes", "--ckpt_path", "best.ckpt"])
+    assert capsys.readouterr().err == ""
+
+
+def test_show_draws_clouds_and_their_critical_sets(inside, capsys, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "sharedmlp.cli.show.clouds_page",
+        lambda clouds, titles, **options: drawn.append((clouds, titles, options)) or "page",
+    )
+    points = np.random.default_rng(0).normal(size=(16, 3))
+    np.save("c.npy", points)
+    main(["show", "c.npy", "meshes/b.off", "--ckpt_path", "best.ckpt", "--output", "new/a.html"])
+    assert (inside / "new" / "a.html").read_text() == "page"
+    ((clouds, titles, options),) = drawn
+    assert options == {"columns": 3, "up_axis": "z"}
+    assert len(clouds) == len(titles) == 6
+    model = load_trained("best.ckpt")
+    sets = coarse_sets(model, clouds[0])
+    assert torch.equal(clouds[1], sets.critical)
+    assert torch.equal(clouds[2], sets.upper_bound)
+    with torch.no_grad():
+        probabilities = model(clouds[0][None])[0].softmax(0)
+    answer, share = CLASSES[int(probabilities.argmax())], f"{float(probabilities.max()):.1%}"
+    assert titles[0].split("\n") == ["c.npy", f"{answer} {share}"]
+    assert titles[1].split("\n") == [f"{len(sets.critical)} critical points", "of 16"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["c.npy", answer, share]
+    assert lines[-1].split() == ["clouds", "new/a.html"]
+
+
+def test_show_writes_a_picture_unless_told_otherwise(inside):
+    main(["show", "meshes/b.off", "--ckpt_path", "best.safetensors"])
+    assert imread("clouds.png").ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["meshes/b.off", "--output", "a.pdf"], "ends in .png or .html, got a.pdf"),
+        (["meshes/b.off"] * 17, "17 files are too many to see: name at most 16"),
+        (["meshes/b.off", "--ckpt_path", "normals.safetensors"], "got in_channels=6"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(inside, capsys, arguments, message):
+    from sharedmlp.export import export_model
+
+    model = PointNet(3, 6, transforms=False)
+    model.metadata = {"class_names": list(CLASSES)}
+    export_model(model, "normals.safetensors", "safetensors")
+    assert expect_exit(["show", "--ckpt_path", "best.ckpt", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--config", "--data", "--data.root", "--trainer.devices"])
+def test_predict_on_data_is_lightnings(option, monkeypatch):
+    seen = []
+    monkeypatch.setattr("sharedmlp.cli.lightning._run_lightning", seen.append)
+    for arguments in (["predict", "--ckpt_path", "a", option, "b"], ["predict", f"{option}=b"]):
+        main(arguments)
+        assert seen.pop() == arguments
+
+
+def test_the_metadata_that_files_are_read_by_is_in_both_kinds_of_checkpoint(trained):
+    from sharedmlp.models import load_safetensors
+
+    expected = load_trained(trained).metadata
+    found = load_safetensors(trained.with_suffix(".safetensors")).metadata
+    assert json.loads(json.dumps(expected)).items() <= found.items()
+    assert {"class_names", "num_points", "up_axis", "scale"} <= expected.keys()
