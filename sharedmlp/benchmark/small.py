@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import cycle, islice, permutations, product
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,8 @@ BATCH_SIZES = (1, 2, 8, 32)
 NUM_POINTS = (16, 64, 256, 1024, 4096)
 # A plain training step holds about this many tensors of its widest layer at once.
 _TENSORS = 6
-_LARGEST = 2**30  # a cell above it would take minutes, and is not small
+_LARGEST = 2**29  # a cell above it would take minutes, and is not small
+_FEWEST = 12  # steps, each order twice
 
 
 class Stack(NamedTuple):
@@ -47,7 +48,7 @@ def measure_small(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     num_points: Sequence[int] = NUM_POINTS,
     backend: str = "linear",
-    seconds: float = 0.2,
+    seconds: float = 0.3,
 ) -> dict[str, Any]:
     """Measure `fused="auto"` and `fused=True` beside `fused=False`, step by step in turns.
 
@@ -56,7 +57,7 @@ def measure_small(
         batch_sizes: Clouds.
         num_points: Points of a cloud, or groups.
         backend: The backend of all of them.
-        seconds: About how long the plain path of a cell runs in all; at least 3 steps are taken.
+        seconds: About how long the plain path of a cell runs in all; at least 12 steps are taken.
 
     Returns:
         Plain values, ready for JSON: the machine, the settings and a row a cell.
@@ -119,14 +120,18 @@ def _step(module: SharedMLPMaxPool, x: Tensor, training: bool) -> Callable[[], o
 def _take_turns(
     steps: Mapping[str, Callable[[], object]], seconds: float
 ) -> dict[str, list[float]]:
-    """Run the steps in turns, there and back, and return the seconds of each."""
+    """Run the steps in turns and return the seconds of each.
+
+    In every order equally often: a step finds the memory and the caches as the one before left
+    them, and one that always followed itself would look faster.
+    """
     first = [_timed(step) for step in steps.values()]  # for the caches
     if sum(first) < 10 * seconds:
         first = [_timed(step) for step in steps.values()]
-    count = max(3, min(200, int(seconds / max(first[0], 1e-6))))
+    count = max(_FEWEST, min(240, int(seconds / max(first[0], 1e-6))))
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(count):
-        for name in steps if number % 2 == 0 else reversed(list(steps)):
+    for order in islice(cycle(permutations(steps)), count):
+        for name in order:
             taken[name].append(_timed(steps[name]))
     return taken
 

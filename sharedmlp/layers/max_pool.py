@@ -23,7 +23,7 @@ from sharedmlp.ops.disable_compile import eagerly
 from sharedmlp.ops.folded import folded_max
 from sharedmlp.ops.fused import fused_max
 from sharedmlp.ops.gate import module_reasons, visible_reasons
-from sharedmlp.ops.plan import Plan, make_plan, max_reasons
+from sharedmlp.ops.plan import PLAIN, Plan, make_plan, max_reasons
 
 
 class SharedMLPMaxPool(SharedMLP):
@@ -197,8 +197,8 @@ class SharedMLPMaxPool(SharedMLP):
         return self._layout.max_over_points(y, num_points)
 
     def _choose(self, x: Tensor, rows: int, num_clouds: int, *, needs_indices: bool) -> Plan:
-        if self.fused is False:
-            return Plan("plain")
+        if not (self.fused is True or (self.fused and self._may_pay(x, rows, num_clouds))):
+            return PLAIN
         plan = self._plan(x, rows, num_clouds, needs_indices, must=self.fused is True)
         return self._check_plan(plan)
 
@@ -211,8 +211,6 @@ class SharedMLPMaxPool(SharedMLP):
         *,
         must: bool,
     ) -> Plan:
-        if not (must or self._may_pay(x, rows, num_clouds)):
-            return Plan("plain")
         *hidden, last = self._pointwise()
         reasons = visible_reasons(x, [last], must=must) + unknown_parts(last)
         if reasons:

@@ -94,9 +94,14 @@ def unknown_parts(layer: nn.Module) -> list[str]:
     return reasons
 
 
+def is_distributed() -> bool:
+    """Whether this process is one of several that train together."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def shares_statistics(layer: nn.Module) -> bool:
     """Whether the batch norm of a layer shares its statistics with other processes right now."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not is_distributed():
         return False
     norm = getattr(layer, "norm", None)
     return isinstance(norm, _BatchNorm) and sharing_group(norm) is not None

@@ -13,11 +13,12 @@ from sharedmlp.layers.backend import enter_layout, get_backend, leave_layout
 from sharedmlp.layers.pointwise import (
     ACTIVATIONS,
     PointwiseLayer,
+    is_distributed,
     layer_tensors,
     shares_statistics,
     unknown_parts,
 )
-from sharedmlp.ops.cost import fusion_pays
+from sharedmlp.ops.cost import may_pay
 from sharedmlp.ops.folded import folded_mlp
 from sharedmlp.ops.fused import fused_mlp
 from sharedmlp.ops.gate import visible_reasons
@@ -172,8 +173,6 @@ class SharedMLP(nn.Module):
 
     def _plan(self, x: Tensor, rows: int, *, must: bool) -> Plan:
         """Decide how the layers run on an input."""
-        if not (must or self._may_pay(x, rows, None)):
-            return Plan("plain")
         layers = self._pointwise()
         reasons = visible_reasons(x, layers, must=must)
         for layer in layers:
@@ -186,9 +185,9 @@ class SharedMLP(nn.Module):
         """Whether a look at the modules is worth its time: small inputs do not wait for it."""
         if torch.compiler.is_exporting():  # a comparison would become a bound of the exported sizes
             return True
-        if any(shares_statistics(layer) for layer in self.layers):
+        if may_pay(self.channels, rows, num_clouds, x.dtype, x.device):
             return True
-        return fusion_pays(self.channels, rows, num_clouds, x.dtype, x.device, folded=True)
+        return is_distributed() and any(shares_statistics(layer) for layer in self.layers)
 
     def _check_plan(self, plan: Plan) -> Plan:
         """Make the reasons of a plan an error if it must not be plain."""
@@ -202,11 +201,12 @@ class SharedMLP(nn.Module):
 
     def _run(self, x: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
         """Apply all layers to a checked input in a public layout."""
-        if self.fused is not False:
-            plan = self._check_plan(self._plan(x, prod(positions), must=self.fused is True))
+        rows = prod(positions)
+        if self.fused is True or (self.fused and self._may_pay(x, rows, None)):
+            plan = self._check_plan(self._plan(x, rows, must=self.fused is True))
             if plan.path != "plain":
-                rows = x.movedim(channel_dim, -1).reshape(-1, x.shape[channel_dim])
-                y = (folded_mlp if plan.path == "fold" else fused_mlp)(plan.layers, rows)
+                flat = x.movedim(channel_dim, -1).reshape(-1, x.shape[channel_dim])
+                y = (folded_mlp if plan.path == "fold" else fused_mlp)(plan.layers, flat)
                 if y is not None:
                     return y.view(*positions, -1).movedim(-1, channel_dim)
         return self._run_plain(self._pointwise(), x, positions, channel_dim)

@@ -26,6 +26,9 @@ class Plan(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
+PLAIN = Plan("plain")
+
+
 def make_plan(
     layers: Sequence[PointwiseTensors],
     rows: int,
@@ -49,7 +52,7 @@ def make_plan(
     free = not torch.is_grad_enabled() and not needs_indices and search_dtype is None
     if free and all(map(can_fold, layers)) and (num_clouds is None or last.activation.is_monotone):
         pays = must or _pays(layers, rows, num_clouds, folded=True)
-        return Plan("fold", tuple(layers)) if pays else Plan("plain")
+        return Plan("fold", tuple(layers)) if pays else PLAIN
     if num_clouds is None:
         reasons = [reason for layer in layers for reason in hidden_reasons(layer)]
         if last.weight.device.type != "cpu":
@@ -61,7 +64,7 @@ def make_plan(
     if reasons:
         return Plan("plain", (), tuple(dict.fromkeys(reasons)))
     pays = must or _pays(layers, rows, num_clouds, folded=False)
-    return Plan("fuse", tuple(layers)) if pays else Plan("plain")
+    return Plan("fuse", tuple(layers)) if pays else PLAIN
 
 
 def _pays(
@@ -71,7 +74,7 @@ def _pays(
     if any(layer.norm is not None and layer.norm.group is not None for layer in layers):
         return True
     first = layers[0].weight
-    channels = [first.shape[1], *(layer.weight.shape[0] for layer in layers)]
+    channels = (first.shape[1], *(layer.weight.shape[0] for layer in layers))
     return fusion_pays(channels, rows, num_clouds, first.dtype, first.device, folded=folded)
 
 
