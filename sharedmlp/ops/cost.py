@@ -47,7 +47,7 @@ def fusion_pays(
             return size >= 16 * MIB
         if num_clouds > 1:  # one cloud is one job
             return size >= 8 * MIB
-    return size > 32 * MIB
+    return size > 32 * MIB if folded else size >= 32 * MIB
 
 
 def may_pay(

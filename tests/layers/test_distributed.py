@@ -86,7 +86,7 @@ def test_two_processes_synchronised_and_not(tmp_path):
 
 def work_on_both_sides_of_the_limit(rank, folder):
     """One process has so many points that fusion pays, the other has too few."""
-    cost.MIB = 4 * 11 * 9 * 8 // 32  # more than four clouds of 11 points and 9 channels
+    cost.MIB = 5 * 11 * 9 * 8 // 32  # five clouds of 11 points and 9 channels
     for backend in BACKENDS:
         pool = make(backend, "sync_batch", "auto")
         rows = clouds()[SHARES[rank]]

@@ -18,9 +18,10 @@ def _as_it_is(monkeypatch):
 @pytest.mark.parametrize(
     ("channels", "rows", "clouds", "folded", "expected"),
     [
-        # The widest output has more than 32 MiB: 64 channels of float32 are 256 bytes a row.
-        ((9, 64), 2**17 + 1, 4096, False, True),
-        ((9, 64), 2**17, 4096, False, False),
+        # The widest output has 32 MiB, in evaluation more: 64 channels of float32 are 256 bytes.
+        ((9, 64), 2**17, 4096, False, True),
+        ((9, 64), 2**17 - 1, 4096, False, False),
+        ((9, 64), 2**17, 4096, True, False),
         ((3, 64, 64), 2**17 + 1, None, True, True),
         ((3, 64, 64), 2**17, None, True, False),
         # 128 x 1024 hides the calls: 16 MiB in training, 8 MiB in evaluation with several clouds.
@@ -37,7 +38,7 @@ def test_sizes(channels, rows, clouds, folded, expected):
 
 
 def test_a_wider_dtype_reaches_the_size_earlier():
-    assert fusion_pays((9, 64), 2**16 + 1, 4096, torch.float64, CPU, folded=False)
+    assert fusion_pays((9, 64), 2**16, 4096, torch.float64, CPU, folded=False)
 
 
 def test_other_devices_were_not_measured_and_fuse():
