@@ -1,7 +1,7 @@
 """From which size on the fused paths are faster than the plain one.
 
 A fused path saves passes over memory and costs calls. The plain path slows down by a factor when
-the tensors between its layers no longer fit what the C library keeps for reuse: from 32 MiB on
+the tensors between its layers no longer fit what the C library keeps for reuse: above 32 MiB
 glibc returns memory to the system at once, and each page of a new tensor is a page fault. Below
 that a fused path gains only in products wide enough to hide its calls. The figures are those of
 `python scripts/benchmark.py --small` (docs/performance.md).
@@ -41,13 +41,13 @@ def fusion_pays(
     if device.type != "cpu":
         return True
     widest, is_wide = _widths(channels)
-    least = 32
+    size = rows * widest * dtype.itemsize
     if is_wide and num_clouds is not None:
         if not folded:
-            least = 16
-        elif num_clouds > 1:  # one cloud is one job
-            least = 8
-    return rows * widest * dtype.itemsize >= least * MIB
+            return size >= 16 * MIB
+        if num_clouds > 1:  # one cloud is one job
+            return size >= 8 * MIB
+    return size > 32 * MIB if folded else size >= 32 * MIB
 
 
 def may_pay(
