@@ -25,6 +25,7 @@ from sharedmlp.data import (
 )
 from sharedmlp.data.cache import Sampled, write_cache
 from sharedmlp.data.sampling import draw_surface
+from sharedmlp.utils.cores import usable_cores
 
 POOL_SIZE = 2048
 MODELNET40_FILES, MODELNET40_BYTES = 12_311, 10e9
@@ -106,7 +107,7 @@ def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None
     train.mkdir(parents=True)
     for number in range(120):
         (train / f"{number:04d}.off").symlink_to(paths[number % len(paths)])
-    for workers in (1, os.cpu_count() or 1):
+    for workers in (1, usable_cores()):
         best = (float("inf"), 0.0)
         for number in range(repeats):
             start, busy = time.perf_counter(), os.times()

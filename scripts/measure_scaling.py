@@ -18,6 +18,7 @@ from torch import distributed
 
 from sharedmlp.data import PointPool
 from sharedmlp.train import ClassificationTask, PointCloudDataModule
+from sharedmlp.utils.cores import usable_cores
 
 WARM_UP = 5
 
@@ -110,7 +111,7 @@ def main() -> None:
     if options.norm:
         train(options, options.norm)
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     print("| statistics | processes | threads each | ms a step | clouds/s | speed-up | per core |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     alone = None

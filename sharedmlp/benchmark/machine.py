@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from sharedmlp.utils.cores import usable_cores
+
 
 def describe_machine(device: str) -> dict[str, Any]:
     """Describes the machine, its load right now included.
@@ -38,13 +40,6 @@ def describe_machine(device: str) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "load_average": list(os.getloadavg()),
     }
-
-
-def usable_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Ceiling:

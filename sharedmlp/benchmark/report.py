@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from sharedmlp.benchmark.processes import ALLOCATORS
 from sharedmlp.benchmark.variants import REFERENCE
+from sharedmlp.utils.files import atomic_write
 
 _MIB = 2**20
 
@@ -237,11 +237,8 @@ def write_results(results: Mapping[str, Any], folder: str | Path) -> tuple[Path,
         The paths of the two files.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {"benchmark.json": json.dumps(results, indent=2) + "\n"}
     texts["benchmark.md"] = format_results(results)
     for name, text in texts.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, folder / name)  # noqa: PTH105
+        atomic_write(folder / name, text.encode())
     return folder / "benchmark.json", folder / "benchmark.md"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sharedmlp.benchmark.machine import Ceiling, describe_machine, usable_cores
+from sharedmlp.benchmark.machine import Ceiling, describe_machine
 from sharedmlp.benchmark.processes import (
     ALLOCATORS,
     NotInstalledError,
@@ -20,6 +20,7 @@ from sharedmlp.benchmark.processes import (
 )
 from sharedmlp.benchmark.report import add_statistics
 from sharedmlp.benchmark.variants import VARIANTS, choose_variants
+from sharedmlp.utils.cores import usable_cores
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """From the files of a split to its cached pool: each file read once, on all cores."""
 
-import hashlib
 import multiprocessing
 import os
 import sys
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.store import PointPool
+from sharedmlp.utils.cores import usable_cores
 
 SPLITS = ("train", "test")
 _CACHE_FOLDER = ".sharedmlp_cache"
@@ -64,12 +64,6 @@ def failed(path: Path, reason: str) -> Outcome:
     except OSError:
         return Outcome(None, reason, transient=True)
     return Outcome(None, reason)
-
-
-def name_generator(seed: int, name: str) -> np.random.Generator:
-    """The random numbers of one source, whichever process draws them and beside which others."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def check_pool(split: str, pool_size: int) -> None:
@@ -220,6 +214,4 @@ def _resolve_workers(num_workers: int | None) -> int:
         if num_workers < 0:
             raise ValueError(f"num_workers has to be 0 or more, got {num_workers}")
         return num_workers
-    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use, on Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cores()

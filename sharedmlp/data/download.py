@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sharedmlp.data.errors import DataError
+from sharedmlp.utils.files import file_sha256, publish
 
 if TYPE_CHECKING:
     import requests
@@ -46,14 +46,10 @@ def check_file(path: Path, expected: RemoteFile) -> None:
         raise DownloadError(
             f"{path} has {num_bytes} bytes, the file at {expected.url} has {expected.num_bytes}"
         )
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != expected.sha256:
+    sha256 = file_sha256(path)
+    if sha256 != expected.sha256:
         raise DownloadError(
-            f"{path} has the sha256 {digest.hexdigest()}, the file at {expected.url} has "
-            f"{expected.sha256}"
+            f"{path} has the sha256 {sha256}, the file at {expected.url} has {expected.sha256}"
         )
 
 
@@ -112,7 +108,7 @@ def download(source: RemoteFile, path: Path, *, progress: bool = True) -> None:
             f"what came was not what was expected and is deleted: {error}; run again, or "
             "download it elsewhere and name it by --archive"
         ) from error
-    part.replace(path)
+    publish(part, path)
 
 
 def _append(source: RemoteFile, part: Path, progress: bool) -> None:

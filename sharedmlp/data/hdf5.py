@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.name_list import read_names
 from sharedmlp.data.store import PointPool
+from sharedmlp.utils.optional_imports import require_modules
 
 if TYPE_CHECKING:
     import h5py
@@ -57,10 +58,8 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
             layout says, or a coordinate is not finite.
         ImportError: where h5py is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("Reading HDF5 needs h5py: pip install 'sharedmlp[hdf5]'") from error
+    require_modules("h5py", extra="hdf5", purpose="Reading HDF5")
+    import h5py
 
     if split not in ("train", "test"):
         raise ValueError(f"expected the split 'train' or 'test', got {split!r}")

@@ -13,11 +13,11 @@ from sharedmlp.data.build import (
     build_pool,
     check_pool,
     failed,
-    name_generator,
 )
 from sharedmlp.data.io.mesh import MeshReadError, mesh_suffixes, read_mesh
 from sharedmlp.data.sampling import draw_surface, normalize_points
 from sharedmlp.data.store import PointPool
+from sharedmlp.utils.seeds import generator_for_name
 
 __all__ = ["MeshTreeError", "find_class_names", "prepare_mesh_tree"]
 
@@ -151,5 +151,5 @@ def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: 
         mesh = read_mesh(path)
     except MeshReadError as error:
         return failed(path, error.reason)
-    rng = name_generator(seed, source.name)
+    rng = generator_for_name(seed, source.name)
     return Outcome(normalize_points(draw_surface(mesh, pool_size, seed=rng, normals=normals)))

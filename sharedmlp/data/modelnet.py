@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sharedmlp.data.download import DownloadError, RemoteFile, check_file, download
+from sharedmlp.utils.optional_imports import require_modules
 
 TERMS = (
     "ModelNet is for academic research only; the copyright of its models is with their original "
@@ -82,14 +83,8 @@ def fetch_modelnet(
         FileNotFoundError: where `archive` is no file.
         ImportError: where requests, filelock or tqdm are not installed.
     """
-    try:
-        import filelock
-        import requests  # noqa: F401
-        import tqdm  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Fetching ModelNet needs requests, filelock and tqdm: pip install 'sharedmlp[download]'"
-        ) from error
+    require_modules("requests", "filelock", "tqdm", extra="download", purpose="Fetching ModelNet")
+    import filelock
 
     source = MODELNETS[name]
     root = Path(root)

@@ -17,13 +17,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed, name_generator
+from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.io.mesh import MeshReadError, read_file
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.name_list import read_names
 from sharedmlp.data.sampling import normalize_points
 from sharedmlp.data.store import PointPool
+from sharedmlp.utils.seeds import generator_for_name
 
 Subset = Literal["modelnet40", "modelnet10"]
 
@@ -209,6 +210,6 @@ def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: 
         return Outcome(None, f"{len(values)} points where pool_size asks for {pool_size}")
     points = normalize_points(values if normals else values[:, :3])
     if len(points) > pool_size:
-        rng = name_generator(seed, source.name)
+        rng = generator_for_name(seed, source.name)
         points = points[np.sort(rng.choice(len(points), pool_size, replace=False))]
     return Outcome(points)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -13,6 +12,7 @@ import numpy as np
 
 from sharedmlp.data.io.mesh import require_trimesh
 from sharedmlp.data.shape_classes import BUILDERS
+from sharedmlp.utils.seeds import generator_for_name
 
 if TYPE_CHECKING:
     import trimesh
@@ -113,8 +113,7 @@ def _make_shape(class_name: str, seed: int, name: str) -> trimesh.Trimesh:
     """Build one mesh and disturb it."""
     import trimesh
 
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+    rng = generator_for_name(seed, name)
     parts = BUILDERS[class_name](rng)
     finer = rng.random(len(parts)) < 0.3
     mesh = trimesh.util.concatenate(

@@ -29,7 +29,7 @@ from sharedmlp.data import (
     read_mesh,
 )
 
-from .meshes import TETRAHEDRON, write
+from .io.meshes import TETRAHEDRON, write
 from .test_hdf5 import DATA, LABEL, h5py, write_file, write_set
 
 GB = 1 << 30

@@ -21,7 +21,7 @@ from sharedmlp.data import (
     read_mesh,
 )
 
-from .meshes import TETRAHEDRON, write_tree
+from .io.meshes import TETRAHEDRON, write_tree
 
 
 def prepare(root, split="train", **options):

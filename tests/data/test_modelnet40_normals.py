@@ -15,7 +15,7 @@ from sharedmlp.data import (
 )
 from sharedmlp.data.modelnet40_normals import read_resampled_cloud
 
-from .meshes import write
+from .io.meshes import write
 
 CLASSES = ("night_stand", "bathtub")  # not sorted: the order of the file counts
 POINTS = 50
