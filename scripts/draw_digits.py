@@ -1,6 +1,6 @@
 """Trains a small LeNet on 8 x 8 digits, runs it on a wide canvas and draws its class maps.
 
-The network is trained on windows of 8 x 8 pixels and then convolutionalised: on the canvas it gives
+The network is trained on windows of 8 x 8 pixels and then convolutionalized: on the canvas it gives
 one vector of logits for every such window, two pixels apart, in one pass.
 """
 
@@ -106,7 +106,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed
 def run_on_canvas(
     model: nn.Module, canvas: Tensor, tops: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs the convolutionalised model on a canvas in one pass.
+    """Runs the convolutionalized model on a canvas in one pass.
 
     Returns:
         The logits ``(11, H', W')``, the windows they see ``(H', W', 4)``, and how far those stand
@@ -164,7 +164,7 @@ def draw(canvas: Tensor, logits: Tensor, windows: Tensor, away: Tensor, caption:
 
 
 def main() -> None:
-    """Trains, convolutionalises, checks the map against the classifier, and draws."""
+    """Trains, convolutionalizes, checks the map against the classifier, and draws."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/equivalences/digits.png"))
     parser.add_argument("--epochs", type=int, default=40)

@@ -23,7 +23,7 @@ from sharedmlp.data import (
     prepare_mesh_tree,
     read_mesh,
 )
-from sharedmlp.data.cache import Sampled, write_cache
+from sharedmlp.data.cache import CacheEntry, write_cache
 from sharedmlp.data.sampling import draw_surface
 from sharedmlp.utils.cores import usable_cores
 
@@ -130,7 +130,7 @@ def measure_batches(folder: Path) -> None:
     """Prints the time of a batch from a memory map of ModelNet40's training clouds."""
     rng = np.random.default_rng(0)
     clouds = (
-        Sampled(str(i), 0, rng.normal(size=(POOL_SIZE, 3)).astype(np.float32))
+        CacheEntry(str(i), 0, rng.normal(size=(POOL_SIZE, 3)).astype(np.float32))
         for i in range(MODELNET40_TRAIN)
     )
     pool = write_cache(folder / "cache", "key", clouds, (POOL_SIZE, 3), ("a",))

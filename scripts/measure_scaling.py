@@ -16,7 +16,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import distributed
 
-from sharedmlp.data import PointPool
+from sharedmlp.data import PointCloudStore
 from sharedmlp.train import ClassificationTask, PointCloudDataModule
 from sharedmlp.utils.cores import usable_cores
 
@@ -35,12 +35,12 @@ class RandomClouds(PointCloudDataModule):
         """Numbers."""
         return [str(label) for label in range(40)]
 
-    def open_split(self, split: str) -> PointPool:
+    def open_split(self, split: str) -> PointCloudStore:
         """Draws all clouds."""
         rng = np.random.default_rng(0)
         points = rng.standard_normal((self.clouds, self.num_points, 3), dtype=np.float32)
         names = tuple(map(str, range(self.clouds)))
-        return PointPool(points, np.arange(self.clouds) % 40, names, tuple(self.class_names))
+        return PointCloudStore(points, np.arange(self.clouds) % 40, names, tuple(self.class_names))
 
 
 class StepTimer(pl.Callback):

@@ -1,7 +1,7 @@
 """Multiply-adds of a PointNet, counted from its widths.
 
 Counted are the products with weights and transforms; batch norm, activations, the max, the loss and
-the optimiser are not. A plain training step counts three times its forward pass: the product itself
+the optimizer are not. A plain training step counts three times its forward pass: the product itself
 and the two of its backward pass.
 """
 

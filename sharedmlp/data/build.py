@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
+from sharedmlp.data.cache import CacheEntry, cache_key, open_cache, write_cache
 from sharedmlp.data.errors import DataError
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.cores import usable_cores
 
 SPLITS = ("train", "test")
@@ -49,7 +49,7 @@ class Source(NamedTuple):
     mtime_ns: int
 
 
-class Outcome(NamedTuple):
+class SampledFile(NamedTuple):
     """What became of a source: points (P, C), or None and the reason."""
 
     points: NDArray[np.float32] | None
@@ -57,16 +57,16 @@ class Outcome(NamedTuple):
     transient: bool = False  # the surroundings are at fault, not the file: may work next time
 
 
-def failed(path: Path, reason: str) -> Outcome:
-    """The outcome of a file that cannot be used."""
+def failed_file(path: Path, reason: str) -> SampledFile:
+    """The sampled of a file that cannot be used."""
     try:
         path.open("rb").close()
     except OSError:
-        return Outcome(None, reason, transient=True)
-    return Outcome(None, reason)
+        return SampledFile(None, reason, transient=True)
+    return SampledFile(None, reason)
 
 
-def check_pool(split: str, pool_size: int) -> None:
+def check_store(split: str, pool_size: int) -> None:
     """Check what a pool is asked for, before anything is looked for on the disk.
 
     Raises:
@@ -78,11 +78,11 @@ def check_pool(split: str, pool_size: int) -> None:
         raise ValueError(f"pool_size has to be 1 or more, got {pool_size}")
 
 
-def build_pool(
+def build_store(
     root: Path,
     split: str,
     sources: Sequence[Source],
-    make: Callable[[Source], Outcome],
+    make: Callable[[Source], SampledFile],
     *,
     kind: str,
     settings: Mapping[str, Any],
@@ -93,7 +93,7 @@ def build_pool(
     num_workers: int | None,
     strict: bool,
     progress: bool,
-) -> PointPool:
+) -> PointCloudStore:
     """Open the cached pool of a split, after building it where it is missing or stale.
 
     Args:
@@ -145,12 +145,12 @@ def build_pool(
 
 
 def _make_all(
-    make: Callable[[Source], Outcome],
+    make: Callable[[Source], SampledFile],
     sources: Sequence[Source],
     num_workers: int,
     what: str,
     progress: bool,
-) -> Iterator[Sampled]:
+) -> Iterator[CacheEntry]:
     """Make all clouds in their order; raises at the end where the surroundings failed."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -164,10 +164,10 @@ def _make_all(
         # A file that keeps the log should not keep every step of the bar.
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )
-    for source, outcome in zip(sources, bar, strict=True):
-        if outcome.transient:
-            transient.append(f"{source.name}: {outcome.reason}")
-        yield Sampled(source.name, source.label, outcome.points, outcome.reason)
+    for source, sampled in zip(sources, bar, strict=True):
+        if sampled.transient:
+            transient.append(f"{source.name}: {sampled.reason}")
+        yield CacheEntry(source.name, source.label, sampled.points, sampled.reason)
     if transient:
         raise MeshTreeError(
             f"{len(transient)} of {len(sources)} {what} cannot be opened, nothing is cached; see "
@@ -177,8 +177,8 @@ def _make_all(
 
 
 def _map(
-    make: Callable[[Source], Outcome], sources: Sequence[Source], num_workers: int
-) -> Iterator[Outcome]:
+    make: Callable[[Source], SampledFile], sources: Sequence[Source], num_workers: int
+) -> Iterator[SampledFile]:
     if num_workers <= 1 or len(sources) < _FEW_FILES:
         yield from map(make, sources)
         return

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.files import sync_file, sync_folder
 
 _FORMAT = 2  # to be raised with every change of what is stored or how meshes are sampled
@@ -38,7 +38,7 @@ _UNFINISHED = re.compile(r"\.(?:train|test)-[0-9a-f]{24}-[0-9a-f]{32}(?:-damaged
 _log = logging.getLogger(__name__)
 
 
-class Sampled(NamedTuple):
+class CacheEntry(NamedTuple):
     """What became of one mesh: points (P, C), or None and the reason."""
 
     name: str
@@ -53,7 +53,7 @@ def cache_key(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_cache(directory: Path, key: str) -> PointPool | None:
+def open_cache(directory: Path, key: str) -> PointCloudStore | None:
     """Open a cache.
 
     Args:
@@ -79,7 +79,7 @@ def open_cache(directory: Path, key: str) -> PointPool | None:
         if index["points_crc32"] != _checksum_points(directory / _POINTS, seen):
             raise ValueError(f"{_POINTS} is not what was written")
         points = np.load(directory / _POINTS, mmap_mode="r", allow_pickle=False)
-        return PointPool(
+        return PointCloudStore(
             points=points,
             labels=np.array(index["labels"], dtype=np.int64),
             names=tuple(index["names"]),
@@ -94,10 +94,10 @@ def open_cache(directory: Path, key: str) -> PointPool | None:
 def write_cache(
     directory: Path,
     key: str,
-    results: Iterable[Sampled],
+    results: Iterable[CacheEntry],
     cloud_shape: tuple[int, int],
     class_names: tuple[str, ...],
-) -> PointPool:
+) -> PointCloudStore:
     """Write a cache whole, or leave nothing behind, and open it.
 
     Where another process finishes the same cache first, its copy is used and this one dropped.
@@ -166,7 +166,7 @@ def _checksum_index(index: Mapping[str, Any]) -> int:
 def _write_files(
     folder: Path,
     key: str,
-    results: Iterable[Sampled],
+    results: Iterable[CacheEntry],
     cloud_shape: tuple[int, int],
     class_names: tuple[str, ...],
 ) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        pool: PointPool,
+        pool: PointCloudStore,
         *,
         num_points: int,
         indices: ArrayLike | None = None,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.name_list import read_names
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.optional_imports import require_modules
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
     return tuple(read_names(Path(root) / "shape_names.txt", _LAYOUT))
 
 
-def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
+def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointCloudStore:
     """Read all clouds of a split into memory.
 
-    The points are taken as they are: the sets that people pass on are normalised already. Which
+    The points are taken as they are: the sets that people pass on are normalized already. Which
     axis is up differs between them.
 
     Args:
@@ -92,7 +92,9 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
         clouds.append(points)
         labels.append(classes)
         names += [f"{path.name}:{row}" for row in range(len(points))]
-    return PointPool(np.concatenate(clouds), np.concatenate(labels), tuple(names), class_names)
+    return PointCloudStore(
+        np.concatenate(clouds), np.concatenate(labels), tuple(names), class_names
+    )
 
 
 def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:

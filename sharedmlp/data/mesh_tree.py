@@ -8,15 +8,15 @@ from typing import Literal
 from sharedmlp.data.build import (
     SPLITS,
     MeshTreeError,
-    Outcome,
+    SampledFile,
     Source,
-    build_pool,
-    check_pool,
-    failed,
+    build_store,
+    check_store,
+    failed_file,
 )
 from sharedmlp.data.io.mesh import MeshReadError, mesh_suffixes, read_mesh
 from sharedmlp.data.sampling import draw_surface, normalize_points
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.seeds import generator_for_name
 
 __all__ = ["MeshTreeError", "find_class_names", "prepare_mesh_tree"]
@@ -50,15 +50,15 @@ def prepare_mesh_tree(
     num_workers: int | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> PointPool:
+) -> PointCloudStore:
     """Sample every mesh of a split, once, and open the result.
 
     A cloud depends on the seed and on its mesh's path below the root, not on the number of
-    processes. The points are normalised (`normalize_points`). The cache is keyed by the path,
+    processes. The points are normalized (`normalize_points`). The cache is keyed by the path,
     size and modification time of every mesh and by the settings: where one changes, the next
     call samples anew; the caches before stay until somebody deletes the cache folder.
 
-    A file that cannot be used is left out; it is named in `PointPool.failures` and, by every
+    A file that cannot be used is left out; it is named in `PointCloudStore.failures` and, by every
     call, in a warning.
 
     Args:
@@ -82,14 +82,14 @@ def prepare_mesh_tree(
             `strict`, where any file cannot be used; it lists all of them.
         OSError: where the cache cannot be written.
     """
-    check_pool(split, pool_size)
+    check_store(split, pool_size)
     root = Path(root)
     class_names = find_class_names(root)
     sources, ignored = _find_sources(root, split, class_names)
     if not sources:
         raise ValueError(f"{root}: no mesh in any {split} folder; {_LAYOUT}")
 
-    return build_pool(
+    return build_store(
         root,
         split,
         sources,
@@ -144,12 +144,12 @@ def _find_sources(
     return sorted(sources, key=lambda source: source.name), sorted(ignored)
 
 
-def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> Outcome:
+def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> SampledFile:
     """Sample one mesh; runs in a worker process."""
     path = root / source.name
     try:
         mesh = read_mesh(path)
     except MeshReadError as error:
-        return failed(path, error.reason)
+        return failed_file(path, error.reason)
     rng = generator_for_name(seed, source.name)
-    return Outcome(normalize_points(draw_surface(mesh, pool_size, seed=rng, normals=normals)))
+    return SampledFile(normalize_points(draw_surface(mesh, pool_size, seed=rng, normals=normals)))

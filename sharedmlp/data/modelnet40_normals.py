@@ -17,13 +17,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed
+from sharedmlp.data.build import SampledFile, Source, build_store, check_store, failed_file
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.io.mesh import MeshReadError, read_file
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.name_list import read_names
 from sharedmlp.data.sampling import normalize_points
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.seeds import generator_for_name
 
 Subset = Literal["modelnet40", "modelnet10"]
@@ -36,12 +36,14 @@ _LAYOUT = (
 )
 
 
-def is_resampled(root: str | Path) -> bool:
+def is_modelnet40_normals(root: str | Path) -> bool:
     """Whether a folder has the lists of this layout."""
     return (Path(root) / "modelnet40_shape_names.txt").is_file()
 
 
-def read_resampled_class_names(root: str | Path, subset: Subset = "modelnet40") -> tuple[str, ...]:
+def read_modelnet40_normals_class_names(
+    root: str | Path, subset: Subset = "modelnet40"
+) -> tuple[str, ...]:
     """The class names of a subset, in the order of its labels.
 
     Raises:
@@ -54,7 +56,7 @@ def read_resampled_class_names(root: str | Path, subset: Subset = "modelnet40") 
     return tuple(read_names(Path(root) / f"{subset}_shape_names.txt", _LAYOUT))
 
 
-def prepare_resampled(
+def prepare_modelnet40_normals(
     root: str | Path,
     split: Literal["train", "test"],
     *,
@@ -66,10 +68,10 @@ def prepare_resampled(
     num_workers: int | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> PointPool:
+) -> PointCloudStore:
     """Parse every cloud of a split, once, and open the result.
 
-    Cache, failures and processes are as in `prepare_mesh_tree`. The points are normalised
+    Cache, failures and processes are as in `prepare_mesh_tree`. The points are normalized
     (`normalize_points`) before some are chosen. This set has y up.
 
     Args:
@@ -95,10 +97,10 @@ def prepare_resampled(
             `strict`, where any file cannot be used; it lists all of them.
         OSError: where the cache cannot be written.
     """
-    check_pool(split, pool_size)
+    check_store(split, pool_size)
     root = Path(root)
-    class_names = read_resampled_class_names(root, subset)
-    return build_pool(
+    class_names = read_modelnet40_normals_class_names(root, subset)
+    return build_store(
         root,
         split,
         _find_sources(root, root / f"{subset}_{split}.txt", class_names),
@@ -114,7 +116,7 @@ def prepare_resampled(
     )
 
 
-def read_resampled_cloud(path: Path) -> NDArray[np.float64]:
+def read_cloud_with_normals(path: Path) -> NDArray[np.float64]:
     """Read one text file of the set.
 
     Args:
@@ -199,17 +201,17 @@ def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> li
     return sources
 
 
-def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> Outcome:
+def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> SampledFile:
     """Read one cloud; runs in a worker process."""
     path = root / source.name
     try:
-        values = read_resampled_cloud(path)
+        values = read_cloud_with_normals(path)
     except MeshReadError as error:
-        return failed(path, error.reason)
+        return failed_file(path, error.reason)
     if len(values) < pool_size:
-        return Outcome(None, f"{len(values)} points where pool_size asks for {pool_size}")
+        return SampledFile(None, f"{len(values)} points where pool_size asks for {pool_size}")
     points = normalize_points(values if normals else values[:, :3])
     if len(points) > pool_size:
         rng = generator_for_name(seed, source.name)
         points = points[np.sort(rng.choice(len(points), pool_size, replace=False))]
-    return Outcome(points)
+    return SampledFile(points)

@@ -1,4 +1,4 @@
-"""From a mesh to points: area-weighted sampling and normalisation. NumPy only, no torch."""
+"""From a mesh to points: area-weighted sampling and normalization. NumPy only, no torch."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def draw_surface(
 
 
 def normalize_points(points: ArrayLike) -> NDArray[np.float32]:
-    """Centre clouds on their mean and scale them into the unit sphere.
+    """Center clouds on their mean and scale them into the unit sphere.
 
     Args:
         points: (..., N, C) with x, y, z first, C at least 3, N at least 1; every cloud is
-            normalised on its own. Left as it is.
+            normalized on its own. Left as it is.
 
     Returns:
         The same shape: x, y, z with zero mean and the farthest point at distance 1, or all zero
@@ -104,8 +104,8 @@ def are_normalized(points: ArrayLike) -> bool:
         points: (..., N, C) with x, y, z first.
     """
     xyz = np.asarray(points)[..., :3].astype(np.float64)
-    off_centre = np.abs(xyz.mean(axis=-2))
+    off_center = np.abs(xyz.mean(axis=-2))
     radius = np.linalg.norm(xyz, axis=-1).max(axis=-1)
     # Where all points of a cloud are equal, its radius is 0.
     off_sphere = np.minimum(np.abs(radius - 1), radius)
-    return bool((off_centre < 1e-3).all() and (off_sphere < 1e-3).all())
+    return bool((off_center < 1e-3).all() and (off_sphere < 1e-3).all())

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class PointPool:
+class PointCloudStore:
     """All clouds of a split, with P points each, of which a data set draws what it needs.
 
     Attributes:
-        points: (n, P, C) float32, an array or a read-only memory map; x, y, z normalised into
+        points: (n, P, C) float32, an array or a read-only memory map; x, y, z normalized into
             the unit sphere, then, where C is 6, the unit normal.
         labels: (n,) int64, positions in `class_names`.
         names: where each cloud comes from: the path of its mesh below the root, or the HDF5 file
@@ -51,7 +51,7 @@ class PointPool:
     def __len__(self) -> int:
         return len(self.points)
 
-    def __reduce__(self) -> tuple[Callable[..., "PointPool"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., "PointCloudStore"], tuple[Any, ...]]:
         # A worker process that is not forked receives a copy. Of a memory map that would be all
         # the points, once a worker: send the name of its file instead.
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -69,7 +69,7 @@ def _whole_file(points: NDArray[np.float32]) -> Path | None:
     return path if whole else None
 
 
-def _restore(values: dict[str, Any]) -> PointPool:
+def _restore(values: dict[str, Any]) -> PointCloudStore:
     if isinstance(values["points"], Path):
         values["points"] = np.load(values["points"], mmap_mode="r", allow_pickle=False)
-    return PointPool(**values)
+    return PointCloudStore(**values)

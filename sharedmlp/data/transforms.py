@@ -105,7 +105,7 @@ class RandomScale:
         return torch.cat(parts, dim=-1)
 
 
-class RandomMirror:
+class RandomFlip:
     """Mirror about half of the clouds, and their normals, along one axis.
 
     Args:

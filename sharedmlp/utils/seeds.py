@@ -20,7 +20,7 @@ def run_seed() -> int:
 def derive_seed(*parts: int) -> int:
     """Return one well mixed seed in [0, 2**63) for some non-negative numbers, order mattering.
 
-    Neighbouring seeds and epochs added up would give one run's epoch 1 to another's epoch 0.
+    Neighboring seeds and epochs added up would give one run's epoch 1 to another's epoch 0.
     """
     # With their number, because a SeedSequence takes no notice of trailing zeros.
     sequence = np.random.SeedSequence([len(parts), *parts])

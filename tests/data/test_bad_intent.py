@@ -23,7 +23,7 @@ import trimesh
 from sharedmlp.data import (
     MeshReadError,
     prepare_mesh_tree,
-    prepare_resampled,
+    prepare_modelnet40_normals,
     read_cloud,
     read_hdf5,
     read_mesh,
@@ -374,4 +374,4 @@ def test_lists_of_resampled_clouds_lead_nowhere_else(tmp_path, name):
     (root / "modelnet40_shape_names.txt").write_text(f"{name}\n")
     (root / "modelnet40_train.txt").write_text(f"{name}_1\n")
     with pytest.raises((ValueError, FileNotFoundError), match=r"belongs to no class|missing"):
-        prepare_resampled(root, "train", pool_size=2, progress=False)
+        prepare_modelnet40_normals(root, "train", pool_size=2, progress=False)

@@ -15,7 +15,7 @@ _COUNT = re.compile(r"\d{1,18}")
 # What Microsoft's C runtime prints for NaN and infinity. Its '#' would be taken for a comment.
 _MSVC_NOT_A_NUMBER = re.compile(r"[^#]*\d\.#(?:IND|INF|QNAN|SNAN)")
 _OTHER_LINE_ENDS = re.compile("[\x0b\x0c\x1c-\x1e]")
-# A face may end in a colour: a colour-map index, RGB or RGBA.
+# A face may end in a color: a color-map index, RGB or RGBA.
 _COLOR_LENGTHS = (0, 1, 3, 4)
 
 
@@ -51,7 +51,7 @@ def check_off(content: bytes) -> OffText:
 
     Read are the keyword on a line of its own, before the counts or glued to them
     (`OFF490 518 0`, as in ModelNet), `COFF`, `NOFF` and `STOFF`, comments, blank lines, any line
-    ends, a byte order mark, polygons of any size and face colours.
+    ends, a byte order mark, polygons of any size and face colors.
 
     Args:
         content: the bytes of the file.
@@ -151,7 +151,7 @@ def _check_vertices(records: _Lines) -> None:
     if width == 4:
         raise OffError(
             f"line {records.numbers[0]}: expected a vertex, x, y and z, alone or with a normal (3 "
-            "values), a colour (3 or 4) or a texture coordinate (2), found "
+            "values), a color (3 or 4) or a texture coordinate (2), found "
             f"{_shorten(records.texts[0])}"
         )
     try:
@@ -185,7 +185,7 @@ def _check_faces(records: _Lines, num_vertices: int) -> int:
         if len(color) not in _COLOR_LENGTHS or not all(map(_is_finite, color)):
             raise OffError(
                 f"line {number}: after the {len(corners)} corners of a face, expected nothing or "
-                f"a colour of 1, 3 or 4 numbers; found {_shorten(line)}"
+                f"a color of 1, 3 or 4 numbers; found {_shorten(line)}"
             )
         if min(corners) < 0 or max(corners) >= num_vertices:
             worst = min(corners) if min(corners) < 0 else max(corners)
