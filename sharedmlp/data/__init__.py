@@ -4,8 +4,9 @@ from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
+from sharedmlp.data.io.base import MeshReadError
 from sharedmlp.data.io.cloud import find_cloud_files, read_cloud, turn_up_axis
-from sharedmlp.data.io.mesh import MeshReadError, read_mesh
+from sharedmlp.data.io.mesh import read_mesh
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
 from sharedmlp.data.modelnet40_normals import (

@@ -14,7 +14,9 @@ from sharedmlp.data.build import (
     check_store,
     failed_file,
 )
-from sharedmlp.data.io.mesh import MeshReadError, mesh_suffixes, read_mesh
+from sharedmlp.data.io.base import MeshReadError
+from sharedmlp.data.io.formats import mesh_suffixes
+from sharedmlp.data.io.mesh import read_mesh
 from sharedmlp.data.sampling import draw_surface, normalize_points
 from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.seeds import generator_for_name

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.build import SampledFile, Source, build_store, check_store, failed_file
 from sharedmlp.data.errors import DataError
-from sharedmlp.data.io.mesh import MeshReadError, read_file
+from sharedmlp.data.io.base import MeshReadError, read_file
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.name_list import read_names
 from sharedmlp.data.sampling import normalize_points

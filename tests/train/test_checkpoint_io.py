@@ -8,8 +8,8 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedmlp.__main__ import main
-from sharedmlp.data import disk
 from sharedmlp.train import WholeCheckpointIO
+from sharedmlp.utils import files
 from sharedmlp.utils.files import atomic_write
 from tests.cli.test_lightning import CONFIG
 from tests.data.test_cache import full_disk
@@ -51,7 +51,7 @@ def test_a_process_that_dies_leaves_the_one_before_or_the_new_one(tmp_path, at):
         os._exit(9)
 
     def work():
-        setattr(disk, at, die)
+        setattr(files, at, die)
         save(path, 2.0)
 
     path = tmp_path / "last.ckpt"

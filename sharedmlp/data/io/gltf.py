@@ -9,6 +9,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from sharedmlp.data.io.base import FormatError, MeshArrays
+from sharedmlp.data.io.trimesh_reader import load_with_trimesh
+
 # A mesh of ten million triangles asks for less.
 _MOST_BYTES = 1 << 31
 _COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -16,10 +19,6 @@ _COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 
 _BYTES_A_NUMBER = 4
 _BYTES_A_VALUE = 16
 _BYTES_AN_OBJECT = 4096
-
-
-class GltfError(ValueError):
-    """The file must not be parsed; the message says why."""
 
 
 def check_gltf(path: Path, content: bytes) -> None:
@@ -30,7 +29,7 @@ def check_gltf(path: Path, content: bytes) -> None:
         content: its bytes, of `.gltf` or `.glb`.
 
     Raises:
-        GltfError: where it would take more than 2 GiB, or names a file that is not in its folder.
+        FormatError: where it would take more than 2 GiB, or names a file that is not in its folder.
         Exception: whatever reading JSON runs into.
     """
     if path.suffix.lower() == ".glb":
@@ -39,10 +38,18 @@ def check_gltf(path: Path, content: bytes) -> None:
     tree = json.loads(content.decode("utf-8"))  # as trimesh does; json alone would guess
     asked = _named_bytes(path.parent, tree) + _asked_bytes(tree)
     if asked > _MOST_BYTES:
-        raise GltfError(
+        raise FormatError(
             f"it asks for about {asked} bytes, expected at most {_MOST_BYTES}: its counts are "
             "wrong, or it is made to exhaust memory"
         )
+
+
+def read_gltf(path: Path, content: bytes) -> MeshArrays:
+    """Read all meshes of a scene as one, after `check_gltf`; buffers may be files in its folder."""
+    import trimesh
+
+    resolver = trimesh.resolvers.FilePathResolver(str(path))
+    return load_with_trimesh(content, path.suffix.lower(), resolver)
 
 
 def _named_bytes(folder: Path, tree: dict[str, Any]) -> int:
@@ -54,7 +61,7 @@ def _named_bytes(folder: Path, tree: dict[str, Any]) -> int:
             continue
         named = folder / uri
         if not named.resolve().is_relative_to(folder.resolve()) or not named.is_file():
-            raise GltfError(f"it refers to {uri!r}, which is no file in its folder")
+            raise FormatError(f"it refers to {uri!r}, which is no file in its folder")
         size += named.stat().st_size
     return size
 
@@ -83,5 +90,5 @@ def _mesh_bytes(mesh: dict[str, Any], counts: list[int]) -> int:
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or value < 0:  # one below zero would make up for others
-        raise GltfError(f"expected a count, found {value!r}")
+        raise FormatError(f"expected a count, found {value!r}")
     return value
