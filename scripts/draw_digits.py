@@ -95,10 +95,11 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed
     for epoch in range(epochs):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * epoch / epochs))
         inputs, targets = draw_windows(images, labels, generator)
-        for batch in torch.randperm(len(targets), generator=generator).split(128):
+        order = torch.randperm(len(targets), generator=generator)
+        for batch in order.split(128):  # type: ignore[no-untyped-call]
             loss = nn.functional.cross_entropy(model(inputs[batch]), targets[batch])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     model.eval()
 

@@ -2,11 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from sharedmlp.data import normalize_points, read_mesh, sample_points, write_shapes
 
@@ -34,11 +36,12 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> Non
     ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.3", "lw": 1.5})
 
 
-def draw(points: np.ndarray) -> Figure:
+def draw(points: NDArray[np.float32]) -> Figure:
     """Draws the cloud (N, 3) and the network as boxes."""
     figure = Figure(figsize=(12, 3.6), dpi=110)
     FigureCanvasAgg(figure)
-    cloud = figure.add_axes((0.0, 0.0, 0.24, 1.0), projection="3d")
+    # Any, because matplotlib's types do not tell the axes of a projection.
+    cloud: Any = figure.add_axes((0.0, 0.0, 0.24, 1.0), projection="3d")
     cloud.scatter(*points.T, s=3, c=points[:, 2], cmap="viridis")
     cloud.set_axis_off()
     cloud.set_box_aspect((1, 1, 1))

@@ -83,7 +83,9 @@ def read_caches() -> dict[str, bytes]:
 
 def read_result() -> dict[str, Any]:
     """Returns the weights at the end and the newest test."""
-    last = torch.load(find_last(), weights_only=True)  # noqa: TID251 - plain values and tensors
+    path = find_last()
+    assert path is not None
+    last = torch.load(path, weights_only=True)  # noqa: TID251 - plain values and tensors
     tests = Path("runs").glob("*/test_metrics.json")
     test = json.loads(max(tests, key=lambda path: path.stat().st_mtime).read_text())
     return {"weights": last["state_dict"], "confusion": test["confusion"]}

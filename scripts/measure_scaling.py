@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -54,7 +55,7 @@ class StepTimer(pl.Callback):
         self.times.append(time.perf_counter())
 
 
-def train(options: argparse.Namespace, norm: str) -> None:
+def train(options: argparse.Namespace, norm: Literal["batch", "sync_batch"]) -> None:
     """Trains in this process and those beside it; the first prints the median seconds of a step."""
     processes = int(os.environ["WORLD_SIZE"])
     steps = WARM_UP + options.steps

@@ -24,10 +24,11 @@ def profile_data_path(root: Path, steps: int) -> None:
     )
     data.setup("fit")
     task = ClassificationTask(data.class_names, model="pointnet_vanilla")
-    task.log = lambda *_, **__: None  # there is no trainer to log to
+    # There is no trainer to log to.
+    task.log = lambda *_, **__: None  # type: ignore[method-assign]
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(0)
-    spent = defaultdict(float)
+    spent: defaultdict[str, float] = defaultdict(float)
     loader = iter(data.train_dataloader())
     for number in range(WARM_UP + steps):
         times = [time.perf_counter()]
@@ -36,7 +37,7 @@ def profile_data_path(root: Path, steps: int) -> None:
         batch["points"] = data.augmentation(batch["points"], generator)
         times.append(time.perf_counter())
         optimizer.zero_grad()
-        task.training_step(batch, 0).backward()
+        task.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         times.append(time.perf_counter())
         if number >= WARM_UP:
@@ -57,8 +58,10 @@ def profile_operations(*, fused: bool, steps: int) -> None:
     def step() -> None:
         output = model.forward_detailed(points)
         loss = torch.nn.functional.cross_entropy(output.logits, labels)
+        assert output.feature_transform is not None
         optimizer.zero_grad()
-        (loss + 0.001 * orthogonality_penalty(output.feature_transform)).backward()
+        loss = loss + 0.001 * orthogonality_penalty(output.feature_transform)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     step()

@@ -100,7 +100,7 @@ def _progress(
     answers: Iterator[tuple[Path, Tensor | MeshReadError]], done: int, files: Sequence[Path]
 ) -> Any:
     """Shows how many files are done: on a terminal below the answers, else now and then."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     if done:
         print(f"{done} of {len(files)} rows are there already: going on", file=sys.stderr)

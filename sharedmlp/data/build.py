@@ -152,7 +152,7 @@ def _make_all(
     progress: bool,
 ) -> Iterator[CacheEntry]:
     """Make all clouds in their order; raises at the end where the surroundings failed."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     transient: list[str] = []
     bar = tqdm(

@@ -114,7 +114,7 @@ def download(source: RemoteFile, path: Path, *, progress: bool = True) -> None:
 def _append(source: RemoteFile, part: Path, progress: bool) -> None:
     """Ask for the rest of a part once, and write what comes."""
     import requests
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     have = _size(part)
     # Not compressed on the way: bytes are counted, and asked for by their position.

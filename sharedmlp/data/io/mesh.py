@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ def make_mesh(path: Path, arrays: MeshArrays) -> trimesh.Trimesh:
     return mesh
 
 
-def _check_mesh(path: Path, vertices: NDArray[np.generic], faces: NDArray[np.generic]) -> None:
+def _check_mesh(path: Path, vertices: NDArray[Any], faces: NDArray[Any]) -> None:
     """Check what any format can get wrong; vertices (V, 3), faces (F, 3)."""
     if len(faces) == 0:
         raise MeshReadError(path, "there are no faces (a point cloud or an empty file?)")

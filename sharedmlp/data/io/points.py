@@ -39,8 +39,9 @@ def read_npy(path: Path, content: bytes) -> PointArray:
             f"holds no array of numbers of shape {shape}: that takes {size} bytes, and {found} "
             "follow the header"
         )
-    order = "F" if fortran_order else "C"
-    return np.ndarray(shape, dtype, content, file.tell(), order=order)
+    return np.ndarray(
+        shape, dtype, content, offset=file.tell(), order="F" if fortran_order else "C"
+    )
 
 
 def read_text(path: Path, content: bytes) -> PointArray:
