@@ -40,7 +40,7 @@ def make_lenet() -> nn.Sequential:
 
 
 def load_splits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns training and held-out digits ``(M, 1, 8, 8)`` in [0, 1] and their labels."""
+    """Returns training and held-out digits `(M, 1, 8, 8)` in [0, 1] and their labels."""
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     labels = torch.tensor(digits.target)
@@ -50,7 +50,7 @@ def load_splits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def make_canvas(images: Tensor, tops: list[int]) -> Tensor:
-    """Writes digits ``(M, 1, 8, 8)`` side by side: ``(1, 1, 16, 12 M + 4)``, each at its top."""
+    """Writes digits `(M, 1, 8, 8)` side by side: `(1, 1, 16, 12 M + 4)`, each at its top."""
     canvas = torch.zeros(1, 1, HEIGHT, PITCH * len(images) + PITCH - SIZE)
     for place, (image, top) in enumerate(zip(images, tops, strict=True)):
         left = PITCH * place + PITCH - SIZE
@@ -110,8 +110,8 @@ def run_on_canvas(
     """Runs the convolutionalized model on a canvas in one pass.
 
     Returns:
-        The logits ``(11, H', W')``, the windows they see ``(H', W', 4)``, and how far those stand
-        from the nearest digit ``(H', W')``.
+        The logits `(11, H', W')`, the windows they see `(H', W', 4)`, and how far those stand
+        from the nearest digit `(H', W')`.
     """
     network = convolutionalize(model, (1, SIZE, SIZE))
     with torch.no_grad():
@@ -142,7 +142,7 @@ def draw_canvas(ax: Axes, canvas: Tensor, logits: Tensor, windows: Tensor, away:
 
 
 def draw(canvas: Tensor, logits: Tensor, windows: Tensor, away: Tensor, caption: str) -> Figure:
-    """Draws the canvas ``(H, W)`` and below it, in the same columns, the map of every class."""
+    """Draws the canvas `(H, W)` and below it, in the same columns, the map of every class."""
     figure = Figure(figsize=(9.5, 8), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     classes = [*range(NOTHING), NOTHING]

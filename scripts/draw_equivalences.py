@@ -29,7 +29,7 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
 
 def grid(ax: Axes, corner: Point, on: Cells, color: str = READ) -> None:
-    """Draws cells from the lower left corner; row 0 of ``on`` is the top one, as in an image."""
+    """Draws cells from the lower left corner; row 0 of `on` is the top one, as in an image."""
     for row, column in np.ndindex(on.shape):
         cell = (corner[0] + column, corner[1] + on.shape[0] - 1 - row)
         face = color if on[row, column] else REST
@@ -37,7 +37,7 @@ def grid(ax: Axes, corner: Point, on: Cells, color: str = READ) -> None:
 
 
 def maps(ax: Axes, corner: Point, count: int, on: Cells, color: str = READ) -> None:
-    """Draws ``count`` maps behind one another, the front one last."""
+    """Draws `count` maps behind one another, the front one last."""
     for number in reversed(range(count)):
         grid(ax, (corner[0] + 0.5 * number, corner[1] + 0.5 * number), on, color)
 

@@ -16,10 +16,10 @@ from sharedmlp.utils.cores import usable_cores
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Describes the machine, its load right now included.
+    """Describe the machine, its load right now included.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``.
+        device: "cpu" or "cuda".
 
     Returns:
         Plain values, ready for JSON.
@@ -46,24 +46,24 @@ class Ceiling:
     """A float32 matrix product that stays in the cache (in the caches of a GPU: a large one).
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``.
+        device: "cpu" or "cuda".
     """
 
     def __init__(self, device: str) -> None:
-        # 256: three matrices are 768 KiB, and with it each of two threads still has enough to do
+        # 256: three matrices are 768 KiB, and each of two threads still has enough to do.
         size, self._repeats = (256, 100) if device == "cpu" else (8192, 1)
         self._left, self._right = torch.randn(2, size, size, device=device)
         self._out = torch.empty(size, size, device=device)
         self.operations = 2 * size**3 * self._repeats
 
     def __call__(self) -> None:
-        """Does one step: ``operations`` additions and multiplications."""
+        """Do one step: `operations` additions and multiplications."""
         for _ in range(self._repeats):
             torch.mm(self._left, self._right, out=self._out)
 
 
 def peak_memory(device: str) -> int:
-    """Returns the most bytes that this process ever held: in RAM, or of a GPU's tensors."""
+    """Return the most bytes that this process ever held: in RAM, or of a GPU's tensors."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     # On Linux a child's ru_maxrss begins with its parent's peak; VmHWM is the process's own.
@@ -75,7 +75,7 @@ def peak_memory(device: str) -> int:
 
 
 def limit_memory() -> None:
-    """Lets this process take what is free now and no more.
+    """Let this process take what is free now and no more.
 
     A network that does not fit then fails with an error of its own, where the system would end some
     process, perhaps another one.
