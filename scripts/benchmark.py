@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--small",
         action="store_true",
-        help="instead, layers on small inputs, fused and not: from where on fusion pays",
+        help="instead, layers on small inputs, fused and not: from which size on fusion pays",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="a folder")
     options = vars(parser.parse_args(arguments))

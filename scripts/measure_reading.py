@@ -79,7 +79,7 @@ def seconds_a_mesh(paths: Sequence[Path], repeats: int) -> dict[str, float]:
 
 
 def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
-    """Prints meshes a second in one process, and what ModelNet40 would take."""
+    """Print meshes a second in one process, and what ModelNet40 would take."""
     sizes, times = [], []
     print(f"| meshes a second, one process | kB a mesh | {' | '.join(READERS)} | faster |")
     print("| --- | " + " | ".join(["---:"] * (len(READERS) + 2)) + " |")
@@ -102,7 +102,7 @@ def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
 
 
 def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None:
-    """Prints how the cores share a tree of 120 meshes, which are links to a few files."""
+    """Print how the cores share a tree of 120 meshes, which are links to a few files."""
     train = folder / "tree" / "sphere" / "train"
     train.mkdir(parents=True)
     for number in range(120):
@@ -127,7 +127,7 @@ def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None
 
 
 def measure_batches(folder: Path) -> None:
-    """Prints the time of a batch from a memory map of ModelNet40's training clouds."""
+    """Print the time of a batch from a memory map of ModelNet40's training clouds."""
     rng = np.random.default_rng(0)
     clouds = (
         CacheEntry(str(i), 0, rng.normal(size=(POOL_SIZE, 3)).astype(np.float32))
@@ -154,7 +154,7 @@ def measure_batches(folder: Path) -> None:
 
 
 def main() -> None:
-    """Prints all of it."""
+    """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="a tree of real meshes, measured too")
     parser.add_argument("--repeats", type=int, default=5)

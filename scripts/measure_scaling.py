@@ -37,7 +37,7 @@ class RandomClouds(PointCloudDataModule):
         return [str(label) for label in range(40)]
 
     def open_split(self, split: str) -> PointCloudStore:
-        """Draws all clouds."""
+        """Draw all clouds."""
         rng = np.random.default_rng(0)
         points = rng.standard_normal((self.clouds, self.num_points, 3), dtype=np.float32)
         names = tuple(map(str, range(self.clouds)))
@@ -45,18 +45,18 @@ class RandomClouds(PointCloudDataModule):
 
 
 class StepTimer(pl.Callback):
-    """Keeps the time at the end of every step."""
+    """Keep the time at the end of every step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Looks at the clock."""
+        """Look at the clock."""
         self.times.append(time.perf_counter())
 
 
 def train(options: argparse.Namespace, norm: Literal["batch", "sync_batch"]) -> None:
-    """Trains in this process and those beside it; the first prints the median seconds of a step."""
+    """Train in this process and those beside it; the first prints the median seconds of a step."""
     processes = int(os.environ["WORLD_SIZE"])
     steps = WARM_UP + options.steps
     data = RandomClouds(
@@ -86,7 +86,7 @@ def train(options: argparse.Namespace, norm: Literal["batch", "sync_batch"]) -> 
 
 
 def measure(options: argparse.Namespace, processes: int, threads: int, norm: str) -> float:
-    """Returns the median seconds of a step."""
+    """Return the median seconds of a step."""
     command = [
         *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
         *["--nproc_per_node", str(processes), __file__, "--norm", norm],
@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace, processes: int, threads: int, norm: str
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--global_batch", type=int, default=32)

@@ -18,7 +18,7 @@ WARM_UP = 5
 
 
 def profile_data_path(root: Path, steps: int) -> None:
-    """Prints the milliseconds of loader, augmentation and step, with modelnet10.yaml's settings."""
+    """Print the milliseconds of loader, augmentation and step, with modelnet10.yaml's settings."""
     data = HDF5DataModule(
         str(root), rotate=False, jitter=0.0, scale_low=0.8, scale_high=1.25, translate=0.1
     )
@@ -49,7 +49,7 @@ def profile_data_path(root: Path, steps: int) -> None:
 
 
 def profile_operations(*, fused: bool, steps: int) -> None:
-    """Prints what one training step of the whole PointNet spends its time on, B=32, N=1024."""
+    """Print what one training step of the whole PointNet spends its time on, B=32, N=1024."""
     torch.manual_seed(0)
     model = create_model("pointnet", 40, backend="linear" if fused else "conv1d", fused=fused)
     optimizer = torch.optim.Adam(model.parameters(), fused=fused)
@@ -82,7 +82,7 @@ def profile_operations(*, fused: bool, steps: int) -> None:
 
 
 def main() -> None:
-    """Prints both."""
+    """Print both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="a folder in the HDF5 layout, for the data path")
     parser.add_argument("--steps", type=int, default=5)

@@ -77,7 +77,7 @@ def peak_memory(device: str) -> int:
 def limit_memory() -> None:
     """Let this process take what is free now and no more.
 
-    A network that does not fit then fails with an error of its own, where the system would end some
+    A network that does not fit then fails with an error of its own; else the system would end some
     process, perhaps another one.
     """
     free = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))

@@ -1,4 +1,4 @@
-"""From the files of a split to its cached pool: each file read once, on all cores."""
+"""From the files of a split to its cached store: each file read once, on all cores."""
 
 import multiprocessing
 import os
@@ -26,7 +26,7 @@ _FEW_FILES = 16
 
 
 class MeshTreeError(DataError):
-    """Files of a tree cannot be used, and going on without them is not wanted or possible.
+    """Raised when files of a tree cannot be used, and going on without them is not possible.
 
     Attributes:
         failures: `"path: reason"` of every one of them.
@@ -50,15 +50,15 @@ class Source(NamedTuple):
 
 
 class SampledFile(NamedTuple):
-    """What became of a source: points (P, C), or None and the reason."""
+    """The cloud of a source, points (P, C); or None and the reason."""
 
     points: NDArray[np.float32] | None
     reason: str = ""
-    transient: bool = False  # the surroundings are at fault, not the file: may work next time
+    transient: bool = False  # the file could not be opened: may work next time
 
 
 def failed_file(path: Path, reason: str) -> SampledFile:
-    """The sampled of a file that cannot be used."""
+    """Return what stands for a file that cannot be used, or not now."""
     try:
         path.open("rb").close()
     except OSError:
@@ -67,10 +67,10 @@ def failed_file(path: Path, reason: str) -> SampledFile:
 
 
 def check_store(split: str, pool_size: int) -> None:
-    """Check what a pool is asked for, before anything is looked for on the disk.
+    """Check what a store is asked for, before anything is looked for on the disk.
 
     Raises:
-        ValueError: where the split is none, or no point would be kept.
+        ValueError: If the split is none, or no point would be kept.
     """
     if split not in SPLITS:
         raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
@@ -94,30 +94,30 @@ def build_store(
     strict: bool,
     progress: bool,
 ) -> PointCloudStore:
-    """Open the cached pool of a split, after building it where it is missing or stale.
+    """Open the cached store of a split, after building it if it is missing or stale.
 
     Args:
-        root: where the sources are.
+        root: Where the sources are.
         split: "train" or "test".
-        sources: the files, in the order of the clouds.
-        make: makes the cloud of a file; sent to other processes, and given nothing but the file.
-        kind: what the files are, in the plural, for messages.
-        settings: all that `make` depends on, JSON-able; part of the cache's key.
+        sources: The files, in the order of the clouds.
+        make: Makes the cloud of a file; sent to other processes, and given nothing but the file.
+        kind: What the files are, in the plural, for messages.
+        settings: All that `make` depends on, JSON-able; part of the cache's key.
         cloud_shape: (P, C) of every cloud.
-        class_names: the classes.
-        ignored: entries beside the sources that a build warns of.
-        cache_dir: where caches are kept; `<root>/.sharedmlp_cache` where None.
-        num_workers: processes; all cores where None, no other process where 0 or 1.
-        strict: raise where a file cannot be used.
-        progress: show a progress bar on stderr while building.
+        class_names: The classes.
+        ignored: Entries beside the sources that a build warns of.
+        cache_dir: Where caches are kept; None for `<root>/.sharedmlp_cache`.
+        num_workers: Number of processes: None for one a core, 0 or 1 for no further one.
+        strict: Whether a file that cannot be used is an error.
+        progress: Show a progress bar on stderr while building.
 
     Returns:
-        The pool of (n, P, C) points, memory-mapped.
+        The store of (n, P, C) points, memory-mapped.
 
     Raises:
-        MeshTreeError: where no file can be used, where one cannot be opened at all, or, with
-            `strict`, where any cannot be used; it lists all of them.
-        OSError: where the cache cannot be written.
+        MeshTreeError: If no file can be used, if one cannot be opened at all, or, with
+            `strict`, if any cannot be used; it lists all of them.
+        OSError: If the cache cannot be written.
     """
     key = cache_key({"sources": sources, "class_names": class_names, **settings})
     folder = Path(cache_dir) if cache_dir is not None else root / _CACHE_FOLDER
@@ -151,7 +151,7 @@ def _make_all(
     what: str,
     progress: bool,
 ) -> Iterator[CacheEntry]:
-    """Make all clouds in their order; raises at the end where the surroundings failed."""
+    """Make all clouds in their order; raise at the end if files could not be opened."""
     from tqdm import tqdm
 
     transient: list[str] = []
@@ -193,12 +193,12 @@ def _map(
             "'__main__':` needs that on some systems)"
         ) from error
     finally:
-        # Also where the user interrupts: what was not begun is not waited for.
+        # Also if the user interrupts: what was not begun is not waited for.
         executor.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """Let a worker process end where its parent is killed; it would wait for work for ever."""
+    """Let a worker process end if its parent is killed; it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

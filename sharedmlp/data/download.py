@@ -1,4 +1,4 @@
-"""Download one file of known size and checksum, and go on where a broken download ended."""
+"""Download one file of known size and checksum, resuming a download that broke off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHUNK = 1 << 16
 
 
 class DownloadError(DataError):
-    """A file cannot be had, or is not the one it should be; the message says what to do."""
+    """Raised when a file cannot be had, or is another one; the message says what to do."""
 
 
 class RemoteFile(NamedTuple):
@@ -36,8 +36,8 @@ def check_file(path: Path, expected: RemoteFile) -> None:
     """Compare a file's size and checksum with what they should be.
 
     Raises:
-        DownloadError: where they differ.
-        FileNotFoundError: where there is no such file.
+        DownloadError: If they differ.
+        FileNotFoundError: If there is no such file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file")
@@ -62,12 +62,12 @@ def download(source: RemoteFile, path: Path, *, progress: bool = True) -> None:
     size and checksum are right, and not before. One process at a time: the caller sees to it.
 
     Args:
-        source: what to download, by http or https.
-        path: where it goes; its folder has to be there.
-        progress: show a progress bar on stderr.
+        source: What to download, by http or https.
+        path: Where it goes; its folder has to be there.
+        progress: Show a progress bar on stderr.
 
     Raises:
-        DownloadError: where the server does not answer, or not with this file, or the disk is
+        DownloadError: If the server does not answer, or not with this file, or the disk is
             full.
     """
     import requests

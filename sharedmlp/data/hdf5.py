@@ -30,11 +30,11 @@ _LAYOUT = "expected shape_names.txt, {train,test}_files.txt and the HDF5 files t
 
 
 def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
-    """The class names of an HDF5 set, in the order of its labels.
+    """Return the class names of an HDF5 set, in the order of its labels.
 
     Raises:
-        FileNotFoundError: where `shape_names.txt` is missing.
-        DataError: where it is empty.
+        FileNotFoundError: If `shape_names.txt` is missing.
+        DataError: If it is empty.
     """
     return tuple(read_names(Path(root) / "shape_names.txt", _LAYOUT))
 
@@ -46,17 +46,17 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointCloudSt
     axis is up differs between them.
 
     Args:
-        root: the folder with `shape_names.txt`.
+        root: The folder with `shape_names.txt`.
         split: "train" or "test".
 
     Returns:
-        A pool of (n, P, 3) points; a cloud's name is its file and row, `ply_data_test0.h5:17`.
+        A store of (n, P, 3) points; a cloud's name is its file and row, `ply_data_test0.h5:17`.
 
     Raises:
-        FileNotFoundError: where a file of the layout is missing.
-        DataError: where a file is no HDF5 file, a shape, a dtype or a label is not what the
+        FileNotFoundError: If a file of the layout is missing.
+        DataError: If a file is no HDF5 file, a shape, a dtype or a label is not what the
             layout says, or a coordinate is not finite.
-        ImportError: where h5py is not installed.
+        ImportError: If h5py is not installed.
     """
     require_modules("h5py", extra="hdf5", purpose="Reading HDF5")
     import h5py
@@ -98,7 +98,7 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointCloudSt
 
 
 def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
-    """An array whose values are in the file itself, as many as the file can hold."""
+    """Open an array whose values are in the file itself, as many as the file can hold."""
     import h5py
 
     array = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None

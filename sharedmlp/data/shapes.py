@@ -31,22 +31,22 @@ def write_shapes(
     Within a class the proportions, the parts, the tessellation and the rotation about the up
     axis (z) vary, now and then a part or some faces are missing, and the vertices carry a little
     noise. A mesh depends on the seed and on its own name alone. The tree is built beside its
-    place and renamed, so it is there whole or not at all.
+    place and renamed, so it is complete or absent.
 
     Args:
-        root: the folder to write: not there, empty, or written by this function before with the
+        root: The folder to write: not there, empty, or written by this function before with the
             same settings, in which case nothing is done.
-        train_per_class: training meshes of each class in `SHAPE_CLASSES`.
-        test_per_class: test meshes of each class.
-        seed: seeds the shapes.
+        train_per_class: Training meshes of each class in `SHAPE_CLASSES`.
+        test_per_class: Test meshes of each class.
+        seed: Seeds the shapes.
 
     Returns:
         The root.
 
     Raises:
-        FileExistsError: where the root holds anything else.
-        ImportError: where trimesh is not installed.
-        ValueError: where a count is less than 1.
+        FileExistsError: If the root holds anything else.
+        ImportError: If trimesh is not installed.
+        ValueError: If a count is less than 1.
     """
     if train_per_class < 1 or test_per_class < 1:
         raise ValueError(
@@ -91,7 +91,7 @@ def write_shapes(
 
 
 def _check_written(root: Path, settings: dict[str, int]) -> None:
-    """Raise unless the root is a whole tree of these settings."""
+    """Raise unless the root is a complete tree of these settings."""
     remedy = "delete it or choose another folder"
     marker = root / _MARKER
     if not marker.is_file():

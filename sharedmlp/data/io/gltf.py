@@ -1,6 +1,6 @@
-"""What a glTF file asks for, held against a bound before a parser that trusts it makes room for it.
+"""glTF files, whose demands are held against a bound before a parser that trusts them sees them.
 
-Its JSON may claim any number of zeros, name one piece of data a million times, put one mesh into a
+The JSON may claim any number of zeros, name one piece of data a million times, put one mesh into a
 scene as often, and name other files.
 """
 
@@ -25,12 +25,12 @@ def check_gltf(path: Path, content: bytes) -> None:
     """Hold what a glTF file asks for against a bound.
 
     Args:
-        path: the file, beside which the files stand that it names.
-        content: its bytes, of `.gltf` or `.glb`.
+        path: The file; the files that it names have to be in its folder.
+        content: Its bytes, of `.gltf` or `.glb`.
 
     Raises:
-        FormatError: where it would take more than 2 GiB, or names a file that is not in its folder.
-        Exception: whatever reading JSON runs into.
+        FormatError: If it would take more than 2 GiB, or names a file that is not in its folder.
+        Exception: Whatever reading JSON runs into.
     """
     if path.suffix.lower() == ".glb":
         (length,) = struct.unpack_from("<I", content, 12)
@@ -53,7 +53,7 @@ def read_gltf(path: Path, content: bytes) -> MeshArrays:
 
 
 def _named_bytes(folder: Path, tree: dict[str, Any]) -> int:
-    """The sizes of the files that are named, as often as they are named."""
+    """Return the sizes of the files that are named, as often as they are named."""
     size = 0
     for buffer in tree.get("buffers", []):
         uri = buffer.get("uri", "data:")
@@ -67,7 +67,7 @@ def _named_bytes(folder: Path, tree: dict[str, Any]) -> int:
 
 
 def _asked_bytes(tree: dict[str, Any]) -> int:
-    """What its parts take, each copied."""
+    """Return how many bytes its parts take, each copied."""
     counts = [_count(accessor["count"]) for accessor in tree.get("accessors", [])]
     size = sum(_count(view["byteLength"]) for view in tree.get("bufferViews", []))
     for count, accessor in zip(counts, tree.get("accessors", []), strict=True):

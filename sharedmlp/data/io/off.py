@@ -28,9 +28,9 @@ class OffText(NamedTuple):
     r"""The checked text of an OFF file.
 
     Attributes:
-        text: the same mesh in the plainest form: no comments, no blank lines, `\\n` line ends,
+        text: The same mesh in the plainest form: no comments, no blank lines, `\\n` line ends,
             the header alone on two lines.
-        num_triangles: triangles that its faces make when every polygon is cut into a fan.
+        num_triangles: Triangles that its faces make when every polygon is cut into a fan.
     """
 
     text: str
@@ -69,15 +69,15 @@ def check_off(content: bytes) -> OffText:
     ends, a byte order mark, polygons of any size and face colors.
 
     Args:
-        content: the bytes of the file.
+        content: The bytes of the file.
 
     Returns:
         The text in plain form, which holds exactly what was checked.
 
     Raises:
-        FormatError: where the content is empty or binary, a count in the header does not fit the
+        FormatError: If the content is empty or binary, a count in the header does not fit the
             lines that follow, a vertex is not finite, a face is cut short, refers to a vertex
-            that is not there or has fewer than three corners, or there is no face at all.
+            that is missing or has fewer than three corners, or there is no face at all.
     """
     (line, counts), records = _split_header(_content_lines(content))
     num_vertices, num_faces = _read_counts(line, counts)
@@ -102,7 +102,7 @@ def check_off(content: bytes) -> OffText:
 
 
 def _content_lines(content: bytes) -> _Lines:
-    """The lines that say something, stripped of comments, with their numbers in the file."""
+    """Return the lines that say something, stripped of comments, with their numbers."""
     position = content.find(b"\0")
     if position >= 0:
         raise FormatError(
@@ -126,7 +126,7 @@ def _content_lines(content: bytes) -> _Lines:
 
 
 def _split_header(lines: _Lines) -> tuple[tuple[int, str], _Lines]:
-    """The number and the text of the counts, without the keyword, and the lines after them."""
+    """Return the number and the text of the line of counts, and the lines after it."""
     number, first = lines.numbers[0], lines.texts[0]
     keyword = _KEYWORD.match(first)
     if keyword is None:
@@ -181,17 +181,17 @@ def _check_vertices(records: _Lines) -> None:
 
 
 def _check_faces(records: _Lines, num_vertices: int) -> int:
-    """Check every face; returns the number of triangles they make."""
+    """Check every face; return the number of triangles that they make."""
     _refuse_underscores(records)
     num_triangles = 0
     for number, line in zip(records.numbers, records.texts, strict=True):
         try:
             size, *values = line.split()
             corners = list(map(int, values[: int(size)]))
-            whole = len(corners) == int(size) >= 3
+            complete = len(corners) == int(size) >= 3
         except ValueError:
-            whole = False
-        if not whole:
+            complete = False
+        if not complete:
             raise FormatError(
                 f"line {number}: expected a face, the number of its corners, 3 or more, and as "
                 f"many vertex numbers; found {_shorten(line)}"
@@ -213,7 +213,7 @@ def _check_faces(records: _Lines, num_vertices: int) -> int:
 
 
 def _refuse_underscores(records: _Lines) -> None:
-    """Python and NumPy read `1_0` as 10; in a mesh file it is a slip."""
+    """Refuse `1_0`, which Python and NumPy read as 10; in a mesh file it is a slip."""
     for number, line in zip(records.numbers, records.texts, strict=True):
         if "_" in line:
             raise FormatError(f"line {number}: not a number: {_shorten(line)}")

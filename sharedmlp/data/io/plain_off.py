@@ -24,11 +24,11 @@ def read_plain_off(content: bytes) -> MeshArrays | None:
     ends, no comments, no blank lines but at the end.
 
     Args:
-        content: the bytes of the file.
+        content: The bytes of the file.
 
     Returns:
-        A mesh that holds what the header promises, all vertices finite, all corners there; None
-        for anything else.
+        A mesh that holds what the header promises, all vertices finite, all corners in
+        range; None for anything else.
     """
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
