@@ -32,7 +32,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +44,8 @@ from torch import Tensor
 
 from sharedmlp.layers import SharedMLP, SharedMLPMaxPool
 from sharedmlp.models import PointNet, load_safetensors, save_safetensors
+from sharedmlp.utils.files import atomic_path
+from sharedmlp.utils.optional_imports import require_modules
 
 # Largest difference of two logits, relative to the largest logit, between a file and the network.
 TOLERANCE = 1e-4
@@ -113,9 +114,7 @@ def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
         if isinstance(module, SharedMLPMaxPool):
             module.search_precision = "float32"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with atomic_path(path) as partial:
         with torch.no_grad(), _quiet():
             FORMATS[format].write(model, partial)
             parity = _compare(exact, FORMATS[format].open(partial))
@@ -123,9 +122,6 @@ def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
             raise ExportError(
                 f"{path} is not written: as {format}, {parity}, and {TOLERANCE:.0e} is allowed"
             )
-        os.replace(partial, path)  # noqa: PTH105
-    finally:
-        partial.unlink(missing_ok=True)
     return parity
 
 
@@ -218,12 +214,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _import_onnxruntime() -> Any:
-    try:
-        import onnx  # noqa: F401 - torch.onnx needs both
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Writing ONNX needs onnx, onnxscript and onnxruntime: pip install 'sharedmlp[onnx]'"
-        ) from error
+    # torch.onnx needs the first two.
+    require_modules("onnx", "onnxscript", "onnxruntime", extra="onnx", purpose="Writing ONNX")
+    import onnxruntime
+
     return onnxruntime

@@ -17,7 +17,7 @@ from torch import distributed
 from sharedmlp.cli import export, predict, prepare, show
 from sharedmlp.data import DataError
 from sharedmlp.export import ExportError
-from sharedmlp.reports.prediction_table import PredictionTableError, PredictionWriter, fingerprint
+from sharedmlp.reports.prediction_table import PredictionTableError, PredictionWriter
 from sharedmlp.reports.test_report import report_test
 from sharedmlp.train import (
     ClassificationTask,
@@ -27,6 +27,7 @@ from sharedmlp.train import (
     WholeCheckpointIO,
 )
 from sharedmlp.train.callbacks.save_config import SaveWholeConfig
+from sharedmlp.utils.files import file_sha256
 
 COMMANDS = {"prepare": prepare.run, "export": export.run, "predict": predict.run, "show": show.run}
 
@@ -262,7 +263,7 @@ def _source_of(config: Any) -> dict[str, Any]:
     data = config.data.as_dict()
     for name in ("batch_size", "num_workers"):
         data.get("init_args", {}).pop(name, None)
-    return {"checkpoint": fingerprint(config.ckpt_path), "data": data}
+    return {"checkpoint": file_sha256(config.ckpt_path), "data": data}
 
 
 def _is_on_data(args: list[str]) -> bool:

@@ -24,8 +24,8 @@ from sharedmlp.reports.prediction_table import (
     PredictionTable,
     answer_cells,
     answer_columns,
-    fingerprint,
 )
+from sharedmlp.utils.files import file_sha256
 
 
 def run(args: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def run(args: Sequence[str]) -> None:
     table = None
     if options.output:
         source = {
-            "checkpoint": options.ckpt_path and fingerprint(options.ckpt_path),
+            "checkpoint": options.ckpt_path and file_sha256(options.ckpt_path),
             "seed": options.seed,
             "up_axis": options.up_axis,
         }
@@ -100,7 +100,7 @@ def _progress(
     answers: Iterator[tuple[Path, Tensor | MeshReadError]], done: int, files: Sequence[Path]
 ) -> Any:
     """Shows how many files are done: on a terminal below the answers, else now and then."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     if done:
         print(f"{done} of {len(files)} rows are there already: going on", file=sys.stderr)

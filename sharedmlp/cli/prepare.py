@@ -12,9 +12,9 @@ from sharedmlp.data import (
     MODELNETS,
     TERMS,
     fetch_modelnet,
-    is_resampled,
+    is_modelnet40_normals,
     prepare_mesh_tree,
-    prepare_resampled,
+    prepare_modelnet40_normals,
 )
 
 
@@ -55,7 +55,9 @@ def run(args: Sequence[str]) -> None:
         folder = fetch_modelnet(options.source, root, archive=options.archive)
     elif options.root or options.archive:
         parser.error(f"--root and --archive go with {' or '.join(MODELNETS)}, not with a folder")
-    prepare_split = prepare_resampled if is_resampled(folder) else prepare_mesh_tree
+    prepare_split = (
+        prepare_modelnet40_normals if is_modelnet40_normals(folder) else prepare_mesh_tree
+    )
     settings = {} if options.pool_size is None else {"pool_size": options.pool_size}
     failures: list[str] = []
     for split in ("train", "test"):

@@ -13,15 +13,12 @@ from typing import Any
 import torch
 
 from sharedmlp.models.pointnet import PointNet
+from sharedmlp.utils.optional_imports import require_modules
 
-try:
-    import safetensors.torch  # noqa: F401 - the mixin imports it when it is too late for a message
-    from huggingface_hub import PyTorchModelHubMixin
-except ImportError as error:
-    raise ImportError(
-        "save_pretrained and from_pretrained need huggingface_hub and safetensors: "
-        "pip install 'sharedmlp[hub]'"
-    ) from error
+# The mixin imports safetensors only when it writes a file.
+require_modules("huggingface_hub", "safetensors.torch", extra="hub", purpose="The Hugging Face Hub")
+
+from huggingface_hub import PyTorchModelHubMixin  # noqa: E402 - after the check for it
 
 
 class HubPointNet(  # type: ignore[misc]  # the mixin takes more arguments than are of use here

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from sharedmlp.models.pointnet import PointNet
+from sharedmlp.utils.files import atomic_write
+from sharedmlp.utils.optional_imports import require_modules
 
 
 def save_safetensors(model: PointNet, path: Path) -> None:
@@ -21,7 +23,8 @@ def save_safetensors(model: PointNet, path: Path) -> None:
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     described = {"options": json.dumps(model.options), "metadata": json.dumps(model.metadata)}
     # Not save_file, which makes a file that nobody but its owner may read.
-    path.write_bytes(safetensors.torch.save(weights, metadata={"format": "pt", **described}))
+    content = safetensors.torch.save(weights, metadata={"format": "pt", **described})
+    atomic_write(Path(path), content)
 
 
 def load_safetensors(path: str | Path, **options: Any) -> PointNet:
@@ -58,10 +61,7 @@ def load_safetensors(path: str | Path, **options: Any) -> PointNet:
 
 
 def _import_safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError(
-            "safetensors files need safetensors: pip install 'sharedmlp[export]'"
-        ) from error
+    require_modules("safetensors.torch", extra="export", purpose="A safetensors file")
+    import safetensors.torch
+
     return safetensors

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sharedmlp.train.metrics import accuracies
-from sharedmlp.utils.files import write_whole
+from sharedmlp.utils.files import atomic_write
 
 
 class ClassResult(NamedTuple):
@@ -134,4 +134,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())

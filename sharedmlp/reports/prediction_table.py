@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from torch import Tensor
+
+from sharedmlp.utils.files import atomic_path
 
 Cells = list[str]
 
@@ -82,23 +82,18 @@ class PredictionTable:
         Returns:
             The reasons for the rows that have none.
         """
-        failures: list[str] = []
-        partial = self.path.with_name(self.path.name + ".partial")
-        # As they came from the file system, where names need be no text.
-        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns)
-            for name, answer in self._rows():
-                if isinstance(answer, str):
-                    failures.append(answer)
-                else:
-                    writer.writerow([name, *answer])
-            file.flush()
-            os.fsync(file.fileno())
+        failures = [answer for _, answer in self._rows() if isinstance(answer, str)]
         if len(failures) < self.done:
-            os.replace(partial, self.path)  # noqa: PTH105
-        else:
-            partial.unlink()
+            with (
+                atomic_path(self.path) as partial,
+                # As they came from the file system, where names need be no text.
+                partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            ):
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self.columns)
+                for name, answer in self._rows():
+                    if not isinstance(answer, str):
+                        writer.writerow([name, *answer])
         self.part.unlink()
         self._file.close()
         return failures
@@ -225,15 +220,6 @@ def answer_cells(probabilities: Tensor, class_names: Sequence[str]) -> Cells:
     """Returns the most probable class, and all probabilities in the order of the classes."""
     shares = [f"{value:.6f}" for value in probabilities.tolist()]
     return [class_names[int(probabilities.argmax())], *shares]
-
-
-def fingerprint(path: str | Path) -> str:
-    """Returns the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _class_names(module: pl.LightningModule) -> list[str]:

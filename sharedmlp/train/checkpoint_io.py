@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from sharedmlp.utils.files import write_whole
+from sharedmlp.utils.files import atomic_write
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -37,7 +37,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         try:
-            write_whole(Path(path), content.getvalue())
+            atomic_write(Path(path), content.getvalue())
         except OSError as error:
             raise OSError(
                 error.errno,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+
+from sharedmlp.utils.files import atomic_path
 
 
 def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
@@ -139,8 +140,5 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         figure: What to write.
         path: The file to write or replace.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=150)
-    os.replace(partial, path)  # noqa: PTH105
+    with atomic_path(Path(path)) as partial:
+        figure.savefig(partial, format="png", dpi=150)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sharedmlp.utils.optional_imports import require_modules
+
 # Where training programs keep a model's state dict in what they save.
 WRAPPERS = ("model_state_dict", "state_dict", "model")
 
@@ -64,12 +66,9 @@ def _read(path: Path) -> Any:
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(
-            f"reading {path} needs safetensors: pip install 'sharedmlp[export]'"
-        ) from error
+    require_modules("safetensors.torch", extra="export", purpose=f"Reading {path}")
+    from safetensors.torch import load_file
+
     return load_file(path)
 
 

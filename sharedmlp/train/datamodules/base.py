@@ -14,9 +14,9 @@ from sharedmlp.data import (
     Compose,
     DataError,
     PointCloudDataset,
-    PointPool,
+    PointCloudStore,
+    RandomFlip,
     RandomJitter,
-    RandomMirror,
     RandomPointDropout,
     RandomRotation,
     RandomScale,
@@ -101,7 +101,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         if rotate:
             transforms.append(RandomRotation(up_axis))
         if mirror:
-            transforms.append(RandomMirror(mirror))
+            transforms.append(RandomFlip(mirror))
         if (scale_low, scale_high) != (1.0, 1.0):
             transforms.append(RandomScale(scale_low, scale_high, anisotropic=True))
         if translate:
@@ -122,7 +122,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         """Channels of a point."""
         return 3
 
-    def open_split(self, split: Split) -> PointPool:
+    def open_split(self, split: Split) -> PointCloudStore:
         """Reads a split, preparing it first where that is still to do."""
         raise NotImplementedError
 
@@ -203,7 +203,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
         return _VOTE_SCALE(points, generator)
 
-    def _dataset(self, pool: PointPool, indices: Any, *, resample: bool) -> PointCloudDataset:
+    def _dataset(self, pool: PointCloudStore, indices: Any, *, resample: bool) -> PointCloudDataset:
         return PointCloudDataset(
             pool,
             num_points=self.num_points,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sharedmlp.data import (
     SHAPE_CLASSES,
-    PointPool,
+    PointCloudStore,
     find_class_names,
     prepare_mesh_tree,
     read_hdf5,
@@ -68,7 +68,7 @@ class MeshTreeDataModule(PointCloudDataModule):
         testing = self.trainer.testing or self.trainer.predicting
         self.open_split("test" if testing else "train")
 
-    def open_split(self, split: Split) -> PointPool:
+    def open_split(self, split: Split) -> PointCloudStore:
         """Opens the cache of a split, sampling the meshes first where it is missing or stale."""
         return prepare_mesh_tree(
             self.root,
@@ -128,7 +128,7 @@ class HDF5DataModule(PointCloudDataModule):
             )
         return list(read_hdf5_class_names(self.root))
 
-    def open_split(self, split: Split) -> PointPool:
+    def open_split(self, split: Split) -> PointCloudStore:
         """Reads the HDF5 files of a split into memory."""
         if split == "test" and not (self.root / "test_files.txt").is_file():
             raise FileNotFoundError(

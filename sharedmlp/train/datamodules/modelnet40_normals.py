@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sharedmlp.data import PointPool, prepare_resampled, read_resampled_class_names
+from sharedmlp.data import (
+    PointCloudStore,
+    prepare_modelnet40_normals,
+    read_modelnet40_normals_class_names,
+)
 from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.datamodules.meshes import MeshTreeDataModule
 
@@ -36,11 +40,11 @@ class NormalResampledDataModule(MeshTreeDataModule):
     @property
     def class_names(self) -> list[str]:
         """The lines of the file of names."""
-        return list(read_resampled_class_names(self.root, self.subset))
+        return list(read_modelnet40_normals_class_names(self.root, self.subset))
 
-    def open_split(self, split: Split) -> PointPool:
+    def open_split(self, split: Split) -> PointCloudStore:
         """Opens the cache of a split, parsing the text first where it is missing or stale."""
-        return prepare_resampled(
+        return prepare_modelnet40_normals(
             self.root,
             split,
             subset=self.subset,

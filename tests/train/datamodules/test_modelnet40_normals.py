@@ -35,7 +35,7 @@ def test_what_was_prepared_is_what_training_opens(root, tmp_path, monkeypatch, c
     main(["prepare", str(root), "--pool_size", str(POINTS), "--normals"])
     assert "train: 16 clouds in 2 classes\ntest: 4 clouds in 2 classes" in capsys.readouterr().out
     monkeypatch.setattr(
-        "sharedmlp.data.modelnet40_normals.read_resampled_cloud", None
+        "sharedmlp.data.modelnet40_normals.read_cloud_with_normals", None
     )  # nothing is read
     monkeypatch.chdir(tmp_path)
     settings = f"--data.root {root} --data.pool_size {POINTS} --data.normals=true"
