@@ -21,7 +21,7 @@ METADATA = {
     "class_names": ["cup", "lámpara", "tv stand", "x"],
     "num_points": 1024,
     "up_axis": "y",
-    "centre": "mean",
+    "center": "mean",
     "scale": "unit sphere",
 }
 # One cloud, one point, and numbers that the network was not traced with.
@@ -291,7 +291,7 @@ def test_the_command_writes_beside_the_checkpoint_and_prints_the_figure(checkpoi
         "in_channels": 3,
         "num_points": 16,
         "up_axis": "x",
-        "centre": "mean",
+        "center": "mean",
         "scale": "unit sphere",
     }
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]  # noqa: TID251 - plain values
