@@ -177,7 +177,7 @@ def test_safetensors_are_the_network_again_on_any_backend(files, model):
 def test_safetensors_without_options_or_of_another_kind(tmp_path):
     import safetensors.torch
 
-    path = tmp_path / "foreign.safetensors"
+    path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="does not say which network"):
         load_safetensors(path)

@@ -46,7 +46,7 @@ class PointNet(PointCloudModel):
     Segmentation", figure 2, section 4.2 and appendix C: shared MLP 64-64, feature T-Net, shared MLP
     64-128-1024, max over the points, fully connected 512-256 with dropout 0.3 (keep ratio 0.7) on
     the 256, logits. Deviations: no bias before a batch norm, which would subtract it again; batch
-    norm's momentum is torch's constant 0.1 where the paper lowers it from 0.5 to 0.01 during the
+    norm's momentum is torch's constant 0.1, and the paper lowers it from 0.5 to 0.01 during the
     training; with more than three channels the input T-Net sees and turns the coordinates alone,
     and leaves the further features as they are.
 

@@ -139,7 +139,7 @@ class _Candidate:
 
     @property
     def likeness(self) -> tuple[int, int]:
-        """Order of candidates: more keys match if fewer are unknown; then fewer are missing."""
+        """Return what orders candidates: fewer unknown keys first, then fewer missing ones."""
         return -len(self._unknown), -len(self._missing)
 
     def check_keys(self) -> None:
@@ -210,7 +210,7 @@ def _architecture_of(model: PointNet) -> dict[str, Any]:
 def _differences(have: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Say in which options a network differs from the wanted one; empty if in none.
 
-    Dropout rates are the training's choice; where dropout stands is not.
+    Dropout rates are the training's choice; whether a layer has dropout is not.
     """
     drops = any(have["dropout"])
     found = []
