@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sharedmlp import create_model, list_models
 from sharedmlp.export import export_model
-from sharedmlp.inference import load_trained, predict_files
+from sharedmlp.inference.checkpoint import load_trained
+from sharedmlp.inference.predict import predict_files
 from sharedmlp.layers import SharedMLPMaxPool
 from sharedmlp.models import (
     MaxPooledModel,

@@ -87,7 +87,7 @@ class Rewriter:
         if map_shape is not None:
             raise self._traced.error(
                 node,
-                f"it returns flattened features of {tuple(map_shape)}, with no linear layer to make "
+                f"it returns flattened features of {tuple(map_shape)}, and no linear layer to make "
                 f"a convolution of: {_HINT}",
             )
 

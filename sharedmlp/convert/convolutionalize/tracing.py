@@ -37,7 +37,7 @@ class Traced:
     silenced: list[str] = field(default_factory=list)
 
     def key(self, node: Node) -> object:
-        """Return the key of a node in tables of operations: a class, a function, a method's name."""
+        """Return the key of a node in tables of operations: a class, a function or a name."""
         return type(self.modules[str(node.target)]) if node.op == "call_module" else node.target
 
     def tensor_inputs(self, node: Node) -> list[Node]:
