@@ -165,7 +165,8 @@ class PointNet(PointCloudModel):
         self.metadata.pop("class_names", None)
         new = self._make_head().to(next(self.parameters())).train(self.training)
         if isinstance(old, SharedMLP) and isinstance(new, SharedMLP):
-            new.layers = nn.ModuleList([*old.layers[:-1], new.layers[-1]])
+            for number, layer in enumerate(old.layers[:-1]):
+                new.layers[number] = layer
         self.head = new
 
     def critical_points(self, output: PointNetOutput) -> Tensor:
