@@ -1,7 +1,7 @@
 """The shared MLP of PointNet with interchangeable Linear, Conv1d and Conv2d backends.
 
 Importing this package imports torch and nothing heavier: readers, datasets and trainers are in
-:mod:`sharedmlp.data` and :mod:`sharedmlp.train`.
+`sharedmlp.data` and `sharedmlp.train`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what only some users need when they ask for it."""
+    """Import what only some users need when they ask for it."""
     if name in ("fuse", "fusion_report"):
         from sharedmlp import fusion
 

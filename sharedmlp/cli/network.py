@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sharedmlp.models import PointNet, create_model, load_safetensors
+from sharedmlp.models import PointCloudModel, create_model, load_safetensors
 from sharedmlp.train import load_trained
 
 
@@ -34,7 +34,7 @@ def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointNet:
+def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointCloudModel:
     """Makes a network with names of its classes; the one of this package without a path."""
     if path is None:
         return create_model("pointnet_vanilla", pretrained="modelnet40")
@@ -68,7 +68,7 @@ def longest_name(files: Sequence[Path]) -> int:
     return max(len(str(file)) for file in files)
 
 
-def format_answer(path: Path, probabilities: Tensor, model: PointNet, width: int) -> str:
+def format_answer(path: Path, probabilities: Tensor, model: PointCloudModel, width: int) -> str:
     """Lays out the three largest probabilities, below those of the other files."""
     class_names = model.metadata["class_names"]
     name_width = max(map(len, class_names))

@@ -1,1 +1,1 @@
-"""What a trained network says of files. No Lightning here."""
+"""What a trained network says of files; needs no Lightning."""

@@ -29,10 +29,10 @@ torch.save(tensors, {converted!r})
 
 
 def read_state_dict(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a checkpoint and takes the state dict out of its wrappers.
+    """Read a checkpoint and takes the state dict out of its wrappers.
 
     Args:
-        source: A checkpoint, or the path of one: ``.safetensors``, or what ``torch.save`` writes.
+        source: A checkpoint, or the path of one: `.safetensors`, or what `torch.save` writes.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -48,7 +48,7 @@ def read_state_dict(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[
             f"expected a state dict, or a dict with one under {' or '.join(map(repr, WRAPPERS))}, "
             f"got a {type(checkpoint).__name__}: save model.state_dict()"
         )
-    # nn.DataParallel puts "module." in front of all keys.
+    # nn.DataParallel puts "module." before all keys.
     return {str(key).removeprefix("module."): value for key, value in checkpoint.items()}
 
 
