@@ -155,12 +155,12 @@ def _run(
         with mode:
             output = forward(model, *args, **kwargs)
         output = read_all(output, "the caller of the network")
-        mode.read_kept()
+        mode.compute_kept()
     finally:
         _running.mode = None
-        mode.settle()
-        state.report = tuple(site.report() for site in mode.sites)
-    for site in mode.sites:
-        if site.fused_with is not None and site.reason is not None:
-            state.plain[site.layer] = site.reason
+        mode.update_statistics()
+        state.report = tuple(record.report() for record in mode.records)
+    for record in mode.records:
+        if record.fused_with is not None and record.reason is not None:
+            state.plain[record.layer] = record.reason
     return output

@@ -35,7 +35,7 @@ METADATA: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
-class Pending:
+class LazyValue:
     """A value that is computed when it is read, once, as it would have been when it was asked for.
 
     Attributes:
@@ -53,13 +53,13 @@ class Pending:
     def __init__(
         self,
         operation: Callable[[Tensor], Tensor],
-        source: Pending | Tensor,
+        source: LazyValue | Tensor,
         shape: Sequence[int],
         parameters: Sequence[Tensor | None] = (),
         *,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.source: Pending | Tensor | None = source
+        self.source: LazyValue | Tensor | None = source
         self.shape = torch.Size(shape)
         earlier = (source,) if isinstance(source, Tensor) else source.leaves
         known = {id(leaf) for leaf in earlier[1:]}
@@ -77,7 +77,7 @@ class Pending:
         self.requires_grad = differentiable and any(leaf.requires_grad for leaf in self.leaves)
 
     @contextmanager
-    def moment(self) -> Iterator[None]:
+    def modes(self) -> Iterator[None]:
         """The modes of the moment at which the value was asked for."""
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(self._inference))
@@ -93,14 +93,14 @@ class Pending:
         """Returns the value; ``reader`` is who wants it, for the report."""
         if self.value is None:
             source = self.read_source(reader)
-            with self.moment():
+            with self.modes():
                 self.value = self.operations[-1](source)
             self.source = None  # its memory is not needed any more
         return self.value
 
-    def compute_again(self, value: Tensor) -> Tensor:
+    def recompute(self, value: Tensor) -> Tensor:
         """Returns what the first leaf, or the same from elsewhere, leads to."""
-        with self.moment():
+        with self.modes():
             for operation in self.operations:
                 value = operation(value)
         return value
@@ -116,7 +116,7 @@ class Pending:
             return
         yield from self.leaves
         source = self.source
-        while isinstance(source, Pending):
+        while isinstance(source, LazyValue):
             if source.value is not None:
                 yield source.value
             source = source.source
@@ -134,12 +134,12 @@ def watches_saved_tensors() -> bool:
 class Cell:
     """What a deferred tensor stands for: another one after an operation in place."""
 
-    def __init__(self, pending: Pending) -> None:
-        self.pending = pending
+    def __init__(self, lazy: LazyValue) -> None:
+        self.lazy = lazy
 
 
-class Deferred(Tensor):
-    """A tensor whose value is :class:`Pending`.
+class LazyTensor(Tensor):
+    """A tensor whose value is :class:`LazyValue`.
 
     Python reaches it by ``__torch_function__``. A custom autograd function or C++ code reaches the
     tensor itself: its node in autograd's graph is a bridge to the value's, and
@@ -150,12 +150,12 @@ class Deferred(Tensor):
     bridge: Any
 
     @staticmethod
-    def of(pending: Pending) -> Deferred:
+    def of(pending: LazyValue) -> LazyTensor:
         """Makes the tensor that stands for a pending value."""
         cell = Cell(pending)
         if not pending.requires_grad:
             return _wrap(cell)
-        tensor: Deferred = _Bridge.apply(cell, *pending.leaves)  # type: ignore[no-untyped-call]
+        tensor: LazyTensor = _Bridge.apply(cell, *pending.leaves)  # type: ignore[no-untyped-call]
         tensor.bridge = _native_grad_fn(tensor)
         return tensor
 
@@ -185,27 +185,27 @@ class Deferred(Tensor):
         """Runs what comes from below Python, where autograd has already been, on the value."""
 
         def value(x: Any) -> Any:
-            return x.cell.pending.read(name_of(func)).detach() if isinstance(x, Deferred) else x
+            return x.cell.lazy.read(name_of(func)).detach() if isinstance(x, LazyTensor) else x
 
         args, kwargs = tree_map(value, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
-def pending_of(x: object) -> Pending | None:
+def lazy_value_of(x: object) -> LazyValue | None:
     """Returns what is behind a deferred tensor whose numbers nobody has needed yet."""
-    if not isinstance(x, Deferred) or _is_adopted(x) or x.cell.pending.value is not None:
+    if not isinstance(x, LazyTensor) or _is_adopted(x) or x.cell.lazy.value is not None:
         return None
-    return x.cell.pending
+    return x.cell.lazy
 
 
 def read(x: Any, reader: str) -> Any:
     """Returns the value of a deferred tensor, and anything else as it is."""
-    if not isinstance(x, Deferred):
+    if not isinstance(x, LazyTensor):
         return x
     if _is_adopted(x):
         with torch._C.DisableTorchFunctionSubclass():
             return torch.ops.aten.alias.default(x)
-    return x.cell.pending.read(reader)
+    return x.cell.lazy.read(reader)
 
 
 def read_all(tree: Any, reader: str) -> Any:
@@ -233,13 +233,13 @@ class _Bridge(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        pending, (root, *parameters) = ctx.cell.pending, ctx.leaves
+        pending, (root, *parameters) = ctx.cell.lazy, ctx.leaves
         # Cut off from what it comes from, which may be a function of the same parameters.
         root = root.detach().requires_grad_(root.requires_grad)
         inputs = [t if t.requires_grad else None for t in (root, *parameters)]
         found = iter(
             torch.autograd.grad(
-                pending.compute_again(root),
+                pending.recompute(root),
                 [t for t in inputs if t is not None],
                 gradient,
                 allow_unused=True,
@@ -248,20 +248,20 @@ class _Bridge(torch.autograd.Function):
         return None, *(None if t is None else next(found) for t in inputs)
 
 
-def _wrap(cell: Cell) -> Deferred:
-    pending = cell.pending
-    tensor: Deferred = Tensor._make_wrapper_subclass(
-        Deferred, pending.shape, dtype=pending.dtype, device=pending.leaves[0].device
+def _wrap(cell: Cell) -> LazyTensor:
+    pending = cell.lazy
+    tensor: LazyTensor = Tensor._make_wrapper_subclass(
+        LazyTensor, pending.shape, dtype=pending.dtype, device=pending.leaves[0].device
     )
     tensor.cell, tensor.bridge = cell, None
     return tensor
 
 
-def _native_grad_fn(x: Deferred) -> Any:
+def _native_grad_fn(x: LazyTensor) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         return x.grad_fn
 
 
-def _is_adopted(x: Deferred) -> bool:
+def _is_adopted(x: LazyTensor) -> bool:
     """Whether a custom autograd function has returned the tensor, and so made it its own."""
     return _native_grad_fn(x) is not x.bridge

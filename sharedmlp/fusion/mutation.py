@@ -1,4 +1,4 @@
-"""What a call writes into, as far as its name and its arguments tell."""
+"""What a call mutates into, as far as its name and its arguments tell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def may_write(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
+def may_mutate(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
     """Whether a call may write into one of its arguments."""
     name: str = getattr(func, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")
@@ -26,7 +26,7 @@ def tensors_in(values: Sequence[Any]) -> Iterator[Tensor]:
             yield from tensors_in(value)
 
 
-def memory_of(x: Tensor) -> int:
+def memory_address(x: Tensor) -> int:
     """A name of the memory that a tensor lies in."""
     plain = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided
     return x.untyped_storage().data_ptr() if plain else id(x)

@@ -25,7 +25,7 @@ class LayerReport:
 
 
 @dataclass
-class Site:
+class CallRecord:
     """A call of a pointwise layer while the network runs.
 
     Attributes:

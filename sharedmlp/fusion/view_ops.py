@@ -15,7 +15,7 @@ from torch import Tensor
 from sharedmlp.fusion.layer_output import LayerOutput
 
 
-class Move(NamedTuple):
+class ViewOp(NamedTuple):
     """Where a move takes a layer's output.
 
     Attributes:
@@ -29,21 +29,21 @@ class Move(NamedTuple):
     arrange: Callable[[Tensor], Tensor]
 
 
-def _transpose(y: LayerOutput, func: Callable[..., Tensor], dim0: int, dim1: int) -> Move:
+def _transpose(y: LayerOutput, func: Callable[..., Tensor], dim0: int, dim1: int) -> ViewOp:
     shape = _empty(y, func, dim0, dim1).shape
     axes = list(range(len(y.shape)))
     axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
-    return Move(shape, axes.index(y.channel), lambda x: x.permute(axes))
+    return ViewOp(shape, axes.index(y.channel), lambda x: x.permute(axes))
 
 
-def _permute(y: LayerOutput, func: Callable[..., Tensor], *dims: Any) -> Move:
+def _permute(y: LayerOutput, func: Callable[..., Tensor], *dims: Any) -> ViewOp:
     shape = _empty(y, func, *dims).shape
     axes = [axis % len(y.shape) for axis in (dims[0] if len(dims) == 1 else dims)]
-    return Move(shape, axes.index(y.channel), lambda x: x.permute(axes))
+    return ViewOp(shape, axes.index(y.channel), lambda x: x.permute(axes))
 
 
-def _contiguous(y: LayerOutput, func: Callable[..., Tensor]) -> Move:
-    return Move(y.shape, y.channel, lambda x: x)
+def _contiguous(y: LayerOutput, func: Callable[..., Tensor]) -> ViewOp:
+    return ViewOp(y.shape, y.channel, lambda x: x)
 
 
 def _reshape(
@@ -51,14 +51,14 @@ def _reshape(
     func: Callable[..., Tensor],
     *args: Any,
     **kwargs: Any,
-) -> Move | None:
+) -> ViewOp | None:
     """Positions split or merged; the channels, in the last axis, stay as they are."""
     moved = _empty(y, func, *args, **kwargs)
     shape = moved.shape
     last = len(y.shape) - 1
     if y.channel != last or not shape or shape[-1] != y.shape[-1] or moved.dtype != y.dtype:
         return None
-    return Move(shape, len(shape) - 1, lambda x: x.reshape(*shape[:-1], x.shape[-1]))
+    return ViewOp(shape, len(shape) - 1, lambda x: x.reshape(*shape[:-1], x.shape[-1]))
 
 
 def _empty(
@@ -72,7 +72,7 @@ def _empty(
 
 
 # What moves axes -> where it takes a layer's output; None where its meaning would be lost.
-MOVES: dict[Callable[..., Any], Callable[..., Move | None]] = {
+VIEW_OPS: dict[Callable[..., Any], Callable[..., ViewOp | None]] = {
     torch.transpose: _transpose,
     torch.Tensor.transpose: _transpose,
     torch.permute: _permute,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,19 +33,31 @@ class ChannelsFirstLayerNorm(nn.LayerNorm):
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to write a pointwise layer.
+    """One way to write a pointwise layer: all facts of it.
 
     Attributes:
-        name: The value of the ``backend`` argument.
-        layout: The layout in which its modules work.
-        linear: Makes the pointwise linear map from (in_channels, out_channels, bias).
-        norms: The value of the ``norm`` argument -> the module class, called with the channels.
+        name: The value of the `backend` argument.
+        torch_class: Of the pointwise linear map; called with the widths, `linear_options`, `bias`.
+        layout: The layout in which its modules work, with their channel dimension and their rank.
+        norms: The value of the `norm` argument -> the module class, called with the channels.
+        linear_options: Further arguments of the torch class.
     """
 
     name: str
+    torch_class: type[nn.Module]
     layout: Layout
-    linear: Callable[[int, int, bool], nn.Module]
-    norms: dict[str, Callable[..., nn.Module]]
+    norms: Mapping[str, type[nn.Module]]
+    linear_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def channel_dim(self) -> int:
+        """Where its torch class has the channels: -1 or 1."""
+        return self.layout.channel_dim
+
+    @property
+    def spatial_dims(self) -> int:
+        """How many axes of positions its torch class takes after the channels; 0 if any before."""
+        return self.layout.spatial_dims
 
 
 BACKENDS: dict[str, Backend] = {
@@ -53,32 +65,36 @@ BACKENDS: dict[str, Backend] = {
     for backend in (
         Backend(
             name="linear",
+            torch_class=nn.Linear,
             layout=ChannelsLast("BNC"),
-            linear=lambda i, o, bias: nn.Linear(i, o, bias=bias),
             norms={"batch": nn.BatchNorm1d, "sync_batch": SyncBatchNorm, "layer": nn.LayerNorm},
         ),
         Backend(
             name="conv1d",
+            torch_class=nn.Conv1d,
             layout=ChannelsFirst("BCN", spatial_dims=1),
-            linear=lambda i, o, bias: nn.Conv1d(i, o, kernel_size=1, bias=bias),
             norms={
                 "batch": nn.BatchNorm1d,
                 "sync_batch": SyncBatchNorm,
                 "layer": ChannelsFirstLayerNorm,
             },
+            linear_options={"kernel_size": 1},
         ),
         Backend(
             name="conv2d",
+            torch_class=nn.Conv2d,
             layout=ChannelsFirst("BCHW", spatial_dims=2),
-            linear=lambda i, o, bias: nn.Conv2d(i, o, kernel_size=1, bias=bias),
             norms={
                 "batch": nn.BatchNorm2d,
                 "sync_batch": SyncBatchNorm,
                 "layer": ChannelsFirstLayerNorm,
             },
+            linear_options={"kernel_size": 1},
         ),
     )
 }
+# The values of the `norm` argument that mean batch norm.
+BATCH_NORMS = ("batch", "sync_batch")
 
 
 def get_backend(name: str) -> Backend:
@@ -108,7 +124,7 @@ def pointwise_linear(
     backend: Backend, in_channels: int, out_channels: int, bias: bool
 ) -> nn.Module:
     """Makes a backend's linear map; it loads the weights of every other backend's."""
-    module = backend.linear(in_channels, out_channels, bias)
+    module = backend.torch_class(in_channels, out_channels, **backend.linear_options, bias=bias)
     module.register_load_state_dict_pre_hook(reshape_weight)  # type: ignore[no-untyped-call]
     return module
 

@@ -9,7 +9,7 @@ backend in a row cost no copy between them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -19,7 +19,15 @@ class Layout(Protocol):
 
     @property
     def name(self) -> str:
-        """The layout in letters: ``BNC``, ``BCN`` or ``BCHW``."""
+        """The layout in letters: `BNC`, `BCN` or `BCHW`."""
+
+    @property
+    def channel_dim(self) -> int:
+        """Where the channels are: -1 or 1."""
+
+    @property
+    def spatial_dims(self) -> int:
+        """How many axes of positions follow the channels."""
 
     def enter(self, x: Tensor, channel_dim: int) -> Tensor:
         """Moves ``x`` from the public layout to the native one."""
@@ -51,6 +59,8 @@ class ChannelsLast:
     """
 
     name: str
+    channel_dim: ClassVar[int] = -1
+    spatial_dims: ClassVar[int] = 0
 
     def enter(self, x: Tensor, channel_dim: int) -> Tensor:
         """See :class:`Layout`."""
@@ -85,6 +95,7 @@ class ChannelsFirst:
 
     name: str
     spatial_dims: int
+    channel_dim: ClassVar[int] = 1
 
     def _spatial(self, axes: tuple[int, ...]) -> tuple[int, ...]:
         return (*[1] * self.spatial_dims, *axes)[-self.spatial_dims :]

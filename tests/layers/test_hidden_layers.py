@@ -9,6 +9,7 @@ from sharedmlp.ops.cpu import linear_argmax as argmax_op
 from sharedmlp.ops.cpu import linear_bn_relu as hidden_op
 from sharedmlp.ops.cpu import tiles
 from sharedmlp.ops.plan import hidden_reasons
+from sharedmlp.ops.statistics import sample_rows
 from tests.covering import pairwise
 from tests.formula import Formula, randomize
 from tests.formula import compare_with_formula as compare
@@ -100,8 +101,7 @@ def test_a_fused_mlp_takes_its_modules_where_it_must(monkeypatch):
     def refuse(*_):
         raise AssertionError("fused")
 
-    monkeypatch.setattr("sharedmlp.layers.shared_mlp.fused_mlp", refuse)
-    monkeypatch.setattr("sharedmlp.layers.shared_mlp.folded_mlp", refuse)
+    monkeypatch.setattr("sharedmlp.layers.shared_mlp.run_mlp", refuse)
     x = torch.randn(4, 7, 3)
     for options in [{"norm": "layer"}, {"activation": "gelu"}, {"dropout": 0.5}, {"fused": False}]:
         SharedMLP(WIDTHS, **options)(x)
@@ -127,7 +127,7 @@ def test_moments_keep_their_digits_where_the_sample_is_far_from_the_mean(rows):
     x = torch.zeros(1, rows, 1, dtype=torch.float64)
     x[:, 1::7] = 1.0
     x[:, :: max(1, rows // 1024)] = 1e3
-    mean, second = hidden_op.input_moments(x[0], tiles.sample_rows(x).mean(0))
+    mean, second = hidden_op.input_moments(x[0], sample_rows(x).mean(0))
     covariance = second - torch.outer(mean, mean)
     assert_close(covariance[0, 0], x.var(correction=0))
 
