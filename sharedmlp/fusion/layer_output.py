@@ -19,7 +19,7 @@ from sharedmlp.ops.plan import can_fold, hidden_reasons
 
 @dataclass
 class NormCall:
-    """The arguments of a call of ``F.batch_norm``."""
+    """The arguments of a call of `F.batch_norm`."""
 
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -34,7 +34,7 @@ class NormCall:
         self.update_pending = self.training and self.running_mean is not None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Runs the call; after the first run the running statistics stay where they are."""
+        """Run the call; only the first run updates the running statistics."""
         move = self.update_pending or not self.training
         self.update_pending = False
         return functional.batch_norm(
@@ -151,7 +151,7 @@ class LayerOutput(LazyValue):
         channel: int,
         arrange: Callable[[Tensor], Tensor],
     ) -> LayerOutput:
-        """The output with its axes moved; ``arrange`` does the same whatever the channels are."""
+        """The output with its axes moved; `arrange` does the same whatever the channels are."""
         earlier = self.arrange
         self.shares_memory = True
         return LayerOutput(
@@ -176,7 +176,7 @@ class LayerOutput(LazyValue):
         return True
 
     def read_source(self, reader: str) -> Tensor:
-        """As :meth:`LazyValue.read_source`; notes why the layer runs plainly."""
+        """As `LazyValue.read_source`; record why the layer runs plainly."""
         record = self.layer.record
         record.reason = record.reason or f"its output is read by {reader}"
         return super().read_source(record.layer if self.source is self.inputs else reader)

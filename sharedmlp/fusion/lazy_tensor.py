@@ -90,7 +90,7 @@ class LazyValue:
             yield
 
     def read(self, reader: str) -> Tensor:
-        """Returns the value; ``reader`` is who wants it, for the report."""
+        """Return the value; `reader` is who wants it, for the report."""
         if self.value is None:
             source = self.read_source(reader)
             with self.modes():
@@ -99,19 +99,19 @@ class LazyValue:
         return self.value
 
     def recompute(self, value: Tensor) -> Tensor:
-        """Returns what the first leaf, or the same from elsewhere, leads to."""
+        """Return what the first leaf, or the same from elsewhere, leads to."""
         with self.modes():
             for operation in self.operations:
                 value = operation(value)
         return value
 
     def read_source(self, reader: str) -> Tensor:
-        """Returns what the operation is applied to."""
+        """Return what the operation is applied to."""
         assert self.source is not None
         return self.source if isinstance(self.source, Tensor) else self.source.read(reader)
 
     def reads(self) -> Iterator[Tensor]:
-        """Yields the tensors whose numbers the value still depends on."""
+        """Yield the tensors whose numbers the value still depends on."""
         if self.value is not None:
             return
         yield from self.leaves
@@ -123,7 +123,7 @@ class LazyValue:
 
 
 def watches_saved_tensors() -> bool:
-    """Whether somebody packs what autograd saves, as ``torch.utils.checkpoint`` does."""
+    """Whether somebody packs what autograd saves, as `torch.utils.checkpoint` does."""
     try:
         with disable_saved_tensors_hooks("somebody watches"):  # raises where there are any
             return False
@@ -132,30 +132,30 @@ def watches_saved_tensors() -> bool:
 
 
 class Cell:
-    """What a deferred tensor stands for: another one after an operation in place."""
+    """What a lazy tensor stands for: another one after an operation in place."""
 
     def __init__(self, lazy: LazyValue) -> None:
         self.lazy = lazy
 
 
 class LazyTensor(Tensor):
-    """A tensor whose value is :class:`LazyValue`.
+    """A tensor whose value is `LazyValue`.
 
-    Python reaches it by ``__torch_function__``. A custom autograd function or C++ code reaches the
+    Python reaches it by `__torch_function__`. A custom autograd function or C++ code reaches the
     tensor itself: its node in autograd's graph is a bridge to the value's, and
-    ``__torch_dispatch__`` runs operations on the value.
+    `__torch_dispatch__` runs operations on the value.
     """
 
     cell: Cell
     bridge: Any
 
     @staticmethod
-    def of(pending: LazyValue) -> LazyTensor:
-        """Makes the tensor that stands for a pending value."""
-        cell = Cell(pending)
-        if not pending.requires_grad:
+    def of(lazy: LazyValue) -> LazyTensor:
+        """Make the tensor that stands for a lazy value."""
+        cell = Cell(lazy)
+        if not lazy.requires_grad:
             return _wrap(cell)
-        tensor: LazyTensor = _Bridge.apply(cell, *pending.leaves)  # type: ignore[no-untyped-call]
+        tensor: LazyTensor = _Bridge.apply(cell, *lazy.leaves)  # type: ignore[no-untyped-call]
         tensor.bridge = _native_grad_fn(tensor)
         return tensor
 
@@ -167,7 +167,7 @@ class LazyTensor(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Answers what needs no numbers; computes them for everything else."""
+        """Answer what needs no numbers; computes them for everything else."""
         if func in METADATA:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
@@ -182,7 +182,7 @@ class LazyTensor(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Runs what comes from below Python, where autograd has already been, on the value."""
+        """Run what comes from below Python, where autograd has already been, on the value."""
 
         def value(x: Any) -> Any:
             return x.cell.lazy.read(name_of(func)).detach() if isinstance(x, LazyTensor) else x
@@ -192,14 +192,14 @@ class LazyTensor(Tensor):
 
 
 def lazy_value_of(x: object) -> LazyValue | None:
-    """Returns what is behind a deferred tensor whose numbers nobody has needed yet."""
+    """Return the value that a lazy tensor stands for, if it has not been computed; else None."""
     if not isinstance(x, LazyTensor) or _is_adopted(x) or x.cell.lazy.value is not None:
         return None
     return x.cell.lazy
 
 
 def read(x: Any, reader: str) -> Any:
-    """Returns the value of a deferred tensor, and anything else as it is."""
+    """Return the value of a lazy tensor, and anything else as it is."""
     if not isinstance(x, LazyTensor):
         return x
     if _is_adopted(x):
@@ -209,7 +209,7 @@ def read(x: Any, reader: str) -> Any:
 
 
 def read_all(tree: Any, reader: str) -> Any:
-    """Replaces the deferred tensors in lists, tuples and dicts by their values."""
+    """Replace the lazy tensors in lists, tuples and dicts by their values."""
     return tree_map(lambda x: read(x, reader), tree)
 
 
@@ -220,7 +220,7 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 class _Bridge(torch.autograd.Function):
-    """Makes a deferred tensor whose gradient goes on to what its value is computed from.
+    """Make a lazy tensor whose gradient goes on to what its value is computed from.
 
     By way of the value computed again, as the value's own graph may be gone through before.
     """
@@ -233,13 +233,13 @@ class _Bridge(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        pending, (root, *parameters) = ctx.cell.lazy, ctx.leaves
+        lazy, (root, *parameters) = ctx.cell.lazy, ctx.leaves
         # Cut off from what it comes from, which may be a function of the same parameters.
         root = root.detach().requires_grad_(root.requires_grad)
         inputs = [t if t.requires_grad else None for t in (root, *parameters)]
         found = iter(
             torch.autograd.grad(
-                pending.recompute(root),
+                lazy.recompute(root),
                 [t for t in inputs if t is not None],
                 gradient,
                 allow_unused=True,
@@ -249,9 +249,9 @@ class _Bridge(torch.autograd.Function):
 
 
 def _wrap(cell: Cell) -> LazyTensor:
-    pending = cell.lazy
+    lazy = cell.lazy
     tensor: LazyTensor = Tensor._make_wrapper_subclass(
-        LazyTensor, pending.shape, dtype=pending.dtype, device=pending.leaves[0].device
+        LazyTensor, lazy.shape, dtype=lazy.dtype, device=lazy.leaves[0].device
     )
     tensor.cell, tensor.bridge = cell, None
     return tensor

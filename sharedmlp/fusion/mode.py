@@ -1,4 +1,4 @@
-"""Watches what a network asks torch for, and defers the pointwise layers."""
+"""Watch what a network asks torch for, and defers the pointwise layers."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from sharedmlp.ops.layer import Activation
 
 
 class FusionMode(TorchFunctionMode):
-    """Defers pointwise layers for the time of one forward pass.
+    """Defer pointwise layers for the time of one forward pass.
 
     Args:
-        names: The names of the layers by the ``id`` of their weights.
+        names: The names of the layers by the `id` of their weights.
         plain: Names of layers to run as they are, with the reasons.
 
     Attributes:
@@ -62,7 +62,7 @@ class FusionMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Notes what can be deferred and runs everything else; inside, the mode is off."""
+        """Defer what can be deferred and run everything else; inside, the mode is off."""
         kwargs = kwargs or {}
         if func in METADATA:
             return func(*args, **kwargs)
@@ -75,26 +75,26 @@ class FusionMode(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def update_statistics(self) -> None:
-        """Moves the running statistics for which nobody has asked."""
+        """Update the running statistics for which nobody has asked."""
         for output in self._not_updated:
             if _has_pending_update(output):
                 output.read("nothing")
         self._not_updated = []
 
     def compute_kept(self) -> None:
-        """Computes what somebody keeps beyond the forward pass."""
+        """Compute what somebody keeps after the forward pass."""
         for reference in self._alive:
             read(reference(), "somebody after the forward pass")
 
-    def _wrap(self, pending: LazyValue) -> LazyTensor:
-        tensor = LazyTensor.of(pending)
+    def _wrap(self, lazy: LazyValue) -> LazyTensor:
+        tensor = LazyTensor.of(lazy)
         self._alive.append(weakref.ref(tensor))
         return tensor
 
     def _defer(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Takes a call into what is pending; NotImplemented where it has to run."""
+        """Defer a call, if it can be; NotImplemented if it has to run."""
         kwargs = {_ALIASES.get(name, name): value for name, value in kwargs.items()}
         if "input" in kwargs and not args:
             args = (kwargs.pop("input"),)
@@ -236,7 +236,7 @@ class FusionMode(TorchFunctionMode):
     def _compute_before(
         self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> None:
-        """Runs what is pending and would come out otherwise, or be seen too late, after a call."""
+        """Compute first what would differ, or would be seen too late, after a call."""
         self._not_updated = [output for output in self._not_updated if _has_pending_update(output)]
         mutates = may_mutate(func, kwargs)
         if not self._not_updated and not mutates:
@@ -250,12 +250,12 @@ class FusionMode(TorchFunctionMode):
         if mutates:
             written = {memory_address(t) for t in tensors}
             kept = [(t, lazy_value_of(t())) for t in self._alive]
-            self._alive = [reference for reference, pending in kept if pending is not None]
-            for pending in (*self._not_updated, *(pending for _, pending in kept)):
-                if pending is not None and any(
-                    memory_address(t) in written for t in pending.reads()
+            self._alive = [reference for reference, lazy in kept if lazy is not None]
+            for lazy in (*self._not_updated, *(lazy for _, lazy in kept)):
+                if lazy is not None and any(
+                    memory_address(t) in written for t in lazy.reads()
                 ):
-                    pending.read(f"{name_of(func)}, which mutates over its input")
+                    lazy.read(f"{name_of(func)}, which writes over its input")
 
 
 # torch takes NumPy's names as well.

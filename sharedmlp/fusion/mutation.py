@@ -18,7 +18,7 @@ def may_mutate(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
 
 
 def tensors_in(values: Sequence[Any]) -> Iterator[Tensor]:
-    """Yields the tensors among the arguments of a call, and in its lists and tuples."""
+    """Yield the tensors among the arguments of a call, and in its lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value

@@ -20,7 +20,7 @@ _Found = tuple[Tensor, Tensor | LazyValue]
 
 
 def _max(y: LayerOutput, dim: Any = None, keepdim: bool = False) -> Any:
-    """``torch.max(y, dim)``, as a pair of maxima and indices."""
+    """`torch.max(y, dim)`, as a pair of maxima and indices."""
     found = max_over(y, (dim,)) if isinstance(dim, int) else None
     if found is None:
         return NotImplemented
@@ -49,9 +49,9 @@ def _max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """``F.max_pool1d`` and ``F.max_pool2d`` whose window is the whole of an axis, or one of it.
+    """`F.max_pool1d` and `F.max_pool2d` whose window is the whole of an axis, or one of it.
 
-    With ``return_indices=True`` torch calls other functions.
+    With `return_indices=True` torch calls other functions.
     """
     sizes = y.shape[2:]
     kernel, step = _each(kernel_size, sizes), _each(stride or kernel_size, sizes)
@@ -78,7 +78,7 @@ def _adaptive_max_pool(
     return _values(y, axes, keepdim=True)
 
 
-# What takes a max -> how to take it of a layer's output; NotImplemented where it is another max.
+# What takes a max -> how to take it of a layer's output; NotImplemented if it is another max.
 MAXIMA: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.max: _max,
     torch.Tensor.max: _max,
@@ -111,15 +111,15 @@ def _values(y: LayerOutput, axes: tuple[int, ...], *, keepdim: bool) -> Any:
 
 
 def max_over(y: LayerOutput, axes: tuple[int, ...]) -> _Found | None:
-    """Takes the max of a layer's output over axes of its points, in one with the layer.
+    """Take the max of a layer's output over axes of its points, in one with the layer.
 
     Args:
         y: The output.
         axes: Its axes, counted from either end.
 
     Returns:
-        The maxima, without the axes, and the index of each among the points of the axes laid end
-        to end; None, with the reason noted, if they are not to be had so.
+        The maxima, without the axes, and the index of each among the points of the axes laid one
+        after another; None, with the reason recorded, if the max cannot be taken so.
     """
     ndim = len(y.shape)
     axes = tuple(sorted(axis % ndim if -ndim <= axis < ndim else ndim for axis in axes))
@@ -208,7 +208,7 @@ def _run_folded(plan: Plan, layers: Sequence[PointwiseTensors], rows: Tensor) ->
 
 
 def _chain(y: LayerOutput) -> list[LayerOutput]:
-    """Returns the layers that can run in one with the max, from the first to y's own."""
+    """Return the layers that can run in one with the max, from the first to y's own."""
     outputs = [y]
     while True:
         inputs = outputs[0].inputs

@@ -1,6 +1,6 @@
 """Moved axes between a pointwise layer and the max: which of them keep its meaning, and how.
 
-A move has to mean the same for the layer's inputs, which have other channels, so that the fused
+A view has to mean the same for the layer's inputs, which have other channels, so that the fused
 layer can apply it to them.
 """
 
@@ -16,12 +16,12 @@ from sharedmlp.fusion.layer_output import LayerOutput
 
 
 class ViewOp(NamedTuple):
-    """Where a move takes a layer's output.
+    """What a call that moves axes makes of a layer's output.
 
     Attributes:
         shape: The new shape.
         channel: The new axis of the channels.
-        arrange: The move, of a tensor of any number of channels.
+        arrange: The same, of a tensor of any number of channels.
     """
 
     shape: torch.Size
@@ -67,11 +67,11 @@ def _empty(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """Returns what torch makes of a call, without numbers, or raises torch's error."""
+    """Return what torch makes of a call, without numbers, or raises torch's error."""
     return func(torch.empty(y.shape, dtype=y.dtype, device="meta"), *args, **kwargs)
 
 
-# What moves axes -> where it takes a layer's output; None where its meaning would be lost.
+# What moves axes -> what it makes of a layer's output; None if its meaning would be lost.
 VIEW_OPS: dict[Callable[..., Any], Callable[..., ViewOp | None]] = {
     torch.transpose: _transpose,
     torch.Tensor.transpose: _transpose,

@@ -1,4 +1,4 @@
-"""Checks of the arguments of a shared MLP."""
+"""Check of the arguments of a shared MLP."""
 
 from __future__ import annotations
 

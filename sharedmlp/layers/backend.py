@@ -14,13 +14,13 @@ from sharedmlp.layers.sync_norm import SyncBatchNorm
 
 
 class ChannelsFirstLayerNorm(nn.LayerNorm):
-    """Layer norm over dimension 1: each position is normalised over its channels.
+    """Layer norm over dimension 1: each position is normalized over its channels.
 
-    ``nn.GroupNorm(1, C)`` is not the same: it also averages over the positions.
+    `nn.GroupNorm(1, C)` is not the same: it also averages over the positions.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises ``(B, C, ...)`` over C."""
+        """Normalize `(B, C, ...)` over C."""
         variance, mean = torch.var_mean(input, dim=1, correction=0, keepdim=True)
         y = (input - mean) * torch.rsqrt(variance + self.eps)
         if self.elementwise_affine:
@@ -98,10 +98,10 @@ BATCH_NORMS = ("batch", "sync_batch")
 
 
 def get_backend(name: str) -> Backend:
-    """Looks a backend up.
+    """Look a backend up.
 
     Raises:
-        ValueError: If there is none of this name.
+        ValueError: If it is missing.
     """
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
@@ -123,14 +123,14 @@ def leave_layout(y: Tensor, x: Tensor, backend: str, channel_dim: int) -> Tensor
 def pointwise_linear(
     backend: Backend, in_channels: int, out_channels: int, bias: bool
 ) -> nn.Module:
-    """Makes a backend's linear map; it loads the weights of every other backend's."""
+    """Make a backend's linear map; it loads the weights of every other backend's."""
     module = backend.torch_class(in_channels, out_channels, **backend.linear_options, bias=bias)
     module.register_load_state_dict_pre_hook(reshape_weight)  # type: ignore[no-untyped-call]
     return module
 
 
 def reshape_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Reshapes ``(O, I)``, ``(O, I, 1)`` and ``(O, I, 1, 1)`` into each other while loading.
+    """Reshape `(O, I)`, `(O, I, 1)`, `(O, I, 1, 1)`, ... into each other while loading.
 
     Anything else is left alone, so that torch reports it as a size mismatch.
     """
@@ -141,5 +141,5 @@ def reshape_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *
 
 
 def without_kernel(shape: torch.Size) -> torch.Size | None:
-    """Returns ``(O, I)`` of a pointwise weight's shape, None of any other."""
-    return shape[:2] if len(shape) in (2, 3, 4) and all(s == 1 for s in shape[2:]) else None
+    """Return `(O, I)` of a pointwise weight's shape, None of any other."""
+    return shape[:2] if len(shape) >= 2 and all(s == 1 for s in shape[2:]) else None

@@ -20,30 +20,30 @@ from sharedmlp.ops.segments import Segments, check_batch, check_mask, segment_ma
 
 
 class SharedMLPMaxPool(SharedMLP):
-    """A :class:`SharedMLP` followed by the max over the points of each cloud.
+    """A `SharedMLP` followed by the max over the points of each cloud.
 
     Source: Qi et al. 2017, "PointNet", section 4.2, equation 1.
 
     Shape:
-        - ``channel_dim=-1``: ``(..., N, in_channels) -> (..., out_channels)``.
-        - ``channel_dim=1``: ``(B, in_channels, ..., N) -> (B, out_channels, ...)``.
-        - clouds of different sizes: see :meth:`forward`.
+        - `channel_dim=-1`: `(..., N, in_channels) -> (..., out_channels)`.
+        - `channel_dim=1`: `(B, in_channels, ..., N) -> (B, out_channels, ...)`.
+        - clouds of different sizes: see `forward`.
 
     The last layer, batch norm, activation and max run fused wherever they can, with the same
-    numbers and without the ``(B, N, out_channels)`` tensor (:mod:`sharedmlp.ops.fused`); the
-    modules, their parameters and the state-dict keys are those of :class:`SharedMLP` all the same.
-    A tie gives the gradient to one winner, as ``torch.max(dim)`` does.
+    numbers and without the `(B, N, out_channels)` tensor (`sharedmlp.ops.fused`); the
+    modules, their parameters and the state-dict keys are those of `SharedMLP` all the same.
+    Of points that tie one gets the gradient, as in `torch.max(dim)`.
 
     Args:
-        channels: Widths, as in :class:`SharedMLP`.
-        fused: ``"auto"`` takes the fused path if nobody can notice and it pays, True always does
-            and makes :meth:`not_supported_reasons` an error, False takes the plain path.
-        search_precision: ``"bfloat16"`` finds the winners among products in bfloat16 and computes
-            their values again exactly: faster, but of points almost as large another may win.
-        **options: Further arguments of :class:`SharedMLP`.
+        channels: Widths, as in `SharedMLP`.
+        fused: `"auto"` takes the fused path if nobody can notice and it pays, True always does
+            and makes `not_supported_reasons` an error, False takes the plain path.
+        search_precision: `"bfloat16"` compares products in bfloat16 and computes the largest
+            again exactly: faster, but of points almost as large it may take another.
+        **options: Further arguments of `SharedMLP`.
 
     Raises:
-        ValueError: As :class:`SharedMLP`; if a cloud has no points; if ``fused=True`` cannot be.
+        ValueError: As `SharedMLP`; if a cloud has no points; if `fused=True` cannot be.
     """
 
     def __init__(
@@ -89,20 +89,20 @@ class SharedMLPMaxPool(SharedMLP):
         num_clouds: int | None = None,
         mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Applies the MLP and takes the max over the points.
+        """Apply the MLP and takes the max over the points.
 
         Clouds of different sizes come as a flat batch or with a mask. Statistics then are those of
-        the real points alone, and a cloud without any gets zeros (and the winner -1).
+        the real points alone, and a cloud without any gets zeros (and the index -1).
 
         Args:
-            x: The points or features; see the class for the shape. With ``batch``, the points of
-                all clouds one after another, ``(M, in_channels)``.
-            return_indices: Also returns which point won each channel, int64, of the output's shape.
-                With ``batch`` these are rows of ``x``.
-            batch: ``(M,)`` int64, the number of each point's cloud, in any order, as in PyTorch
-                Geometric. The output is ``(num_clouds, out_channels)``.
-            num_clouds: With ``batch``; one more than the largest number in it where None.
-            mask: Bool, of the shape of ``x`` without its channels: True for points, False for
+            x: The points or features; see the class for the shape. With `batch`, the points of
+                all clouds one after another, `(M, in_channels)`.
+            return_indices: Also return the point of each maximum, int64, of the output's shape.
+                With `batch` these are rows of `x`.
+            batch: `(M,)` int64, the number of each point's cloud, in any order, as in PyTorch
+                Geometric. The output is `(num_clouds, out_channels)`.
+            num_clouds: With `batch`; None means one more than the largest number in it.
+            mask: Bool, of the shape of `x` without its channels: True for points, False for
                 padding, whatever stands there.
         """
         positions = self._check_input(x)

@@ -79,7 +79,7 @@ def unknown_parts(layer: nn.Module) -> list[str]:
     if type(layer.linear) not in [backend.torch_class for backend in backends]:
         kind = type(layer.linear).__name__
         reasons.append(f"its linear map is a {kind}, not a plain torch module")
-    batch_norms = {backend.norms[name] for backend in backends for name in BATCH_NORMS}
+    batch_norms = [backend.norms.get(name) for backend in backends for name in BATCH_NORMS]
     if layer.norm is not None and type(layer.norm) not in (*batch_norms, nn.SyncBatchNorm):
         reasons.append(
             f"its norm is a {type(layer.norm).__name__}: only batch norm, which is one affine map "

@@ -45,30 +45,30 @@ class SharedMLP(nn.Module):
     Network", section 3.1, for the same thing on images.
 
     Shape:
-        - ``channel_dim=-1``: ``(..., in_channels) -> (..., out_channels)`` with at least one
-          leading dimension, such as ``(N, C)``, ``(B, N, C)`` or ``(B, K, N, C)``.
-        - ``channel_dim=1``: ``(B, in_channels, ...) -> (B, out_channels, ...)``.
+        - `channel_dim=-1`: `(..., in_channels) -> (..., out_channels)` with at least one
+          leading dimension, such as `(N, C)`, `(B, N, C)` or `(B, K, N, C)`.
+        - `channel_dim=1`: `(B, in_channels, ...) -> (B, out_channels, ...)`.
 
         Zero positions are allowed outside training.
 
     Args:
-        channels: Widths from the input to the output, such as ``[3, 64, 64]``.
-        backend: ``"linear"`` (``nn.Linear``), ``"conv1d"`` (``nn.Conv1d`` with kernel 1) or
-            ``"conv2d"`` (``nn.Conv2d`` 1x1).
-        norm: ``"batch"``, ``"sync_batch"`` (statistics shared by all processes of a distributed
-            training, on a CPU too), ``"layer"`` (over the channels of each position) or None.
-        activation: ``"relu"``, ``"leaky_relu"``, ``"gelu"``, ``"silu"``, ``"tanh"`` or None, one
+        channels: Widths from the input to the output, such as `[3, 64, 64]`.
+        backend: `"linear"` (`nn.Linear`), `"conv1d"` (`nn.Conv1d` with kernel 1) or
+            `"conv2d"` (`nn.Conv2d` 1x1).
+        norm: `"batch"`, `"sync_batch"` (statistics shared by all processes of a distributed
+            training, on a CPU too), `"layer"` (over the channels of each position) or None.
+        activation: `"relu"`, `"leaky_relu"`, `"gelu"`, `"silu"`, `"tanh"` or None, one
             for all layers or one a layer.
         dropout: Probability, one for all layers or one a layer.
-        dropout_before_norm: Drops between linear map and norm instead of behind the activation.
-        bias: Whether the linear maps have a bias. None means: where no batch norm follows, which
+        dropout_before_norm: Drop between linear map and norm instead of after the activation.
+        bias: Whether the linear maps have a bias. None means: unless a batch norm follows, which
             would subtract it again.
-        plain_last: Leaves norm, activation and dropout out of the last layer, as for logits.
+        plain_last: Leave norm, activation and dropout out of the last layer, as for logits.
         channel_dim: Where the channels of the input and the output are: -1 or 1.
-        norm_kwargs: Further arguments of the norm modules, such as ``{"momentum": 0.01}``.
-        fused: Takes the same steps in fewer passes over memory where it can: on a CPU, with batch
+        norm_kwargs: Further arguments of the norm modules, such as `{"momentum": 0.01}`.
+        fused: Take the same steps in fewer passes over memory if it can: on a CPU, with batch
             norm, and in training with ReLU and layers that do not narrow. The modules themselves
-            are not called then (:mod:`sharedmlp.ops.cpu.linear_bn_relu`).
+            are not called then (`sharedmlp.ops.cpu.linear_bn_relu`).
 
     Raises:
         ValueError: If an argument, or the shape of an input, is not one of the above.
@@ -222,7 +222,7 @@ class SharedMLP(nn.Module):
         return f"{list(self.channels)}, backend={self.backend!r}, channel_dim={self.channel_dim}"
 
     def _check_input(self, x: Tensor) -> tuple[int, ...]:
-        """Returns the sizes of ``x`` without its channels, or says what is wrong with them."""
+        """Return the sizes of `x` without its channels, or say what is wrong with them."""
         where = "(..., {c})" if self.channel_dim == -1 else "(B, {c}, ...)"
         expected = f"{type(self).__name__} expected {where.format(c=self.in_channels)}"
         shape = tuple(x.shape)
@@ -243,7 +243,7 @@ class SharedMLP(nn.Module):
         return positions
 
     def _check_positions(self, count: int, x: Tensor) -> None:
-        """Refuses fewer positions than batch norm needs in training."""
+        """Refuse fewer positions than batch norm needs in training."""
         if self.training and self._has_batch_norm and count < 2:
             raise ValueError(
                 f"{type(self).__name__} in training mode needs at least two positions for batch "

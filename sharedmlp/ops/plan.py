@@ -54,7 +54,8 @@ def make_plan(
     """
     *hidden, last = layers
     path: Literal["fold", "fuse"] = "fuse"
-    candidates, reasons = [layers], list[str]()
+    reasons: list[str] = []
+    candidates = [layers]
     free = not torch.is_grad_enabled() and not needs_indices and search_dtype is None
     if free and all(map(can_fold, layers)) and (num_clouds is None or last.activation.is_monotone):
         path = "fold"
