@@ -252,9 +252,7 @@ class FusionMode(TorchFunctionMode):
             kept = [(t, lazy_value_of(t())) for t in self._alive]
             self._alive = [reference for reference, lazy in kept if lazy is not None]
             for lazy in (*self._not_updated, *(lazy for _, lazy in kept)):
-                if lazy is not None and any(
-                    memory_address(t) in written for t in lazy.reads()
-                ):
+                if lazy is not None and any(memory_address(t) in written for t in lazy.reads()):
                     lazy.read(f"{name_of(func)}, which writes over its input")
 
 

@@ -7,7 +7,6 @@ from sharedmlp import SharedMLP, SharedMLPMaxPool
 from sharedmlp.layers.pointwise import layer_tensors
 from sharedmlp.ops.cpu import linear_argmax as argmax_op
 from sharedmlp.ops.cpu import linear_bn_relu as hidden_op
-from sharedmlp.ops.cpu import tiles
 from sharedmlp.ops.interface import FoldedLinear
 from sharedmlp.ops.plan import hidden_reasons
 from sharedmlp.ops.statistics import sample_rows

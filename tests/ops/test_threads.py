@@ -257,3 +257,32 @@ def test_a_fork_after_a_fused_forward():
     assert ours.recv() == "done"
     child.join(60)
     assert child.exitcode == 0
+
+
+COUNT = """
+import os, threading, time
+import torch
+from sharedmlp.ops.cpu.threads import run_chunks
+
+torch.set_num_threads(3)
+before = len(os.listdir("/proc/self/task"))
+
+def idle(numbers):
+    for _ in numbers:
+        time.sleep(0.02)
+
+run_chunks(idle, 12)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_each_worker_has_opened_a_team_of_its_own():
+    """Three workers, and the second thread of the team of two that each of them opened once.
+
+    Without it, or in teams of another size, libgomp does not know of more threads than cores.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert int(done.stdout) == 6
