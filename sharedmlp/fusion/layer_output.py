@@ -49,7 +49,7 @@ class NormCall:
         )
 
     def tensors(self) -> BatchNorm:
-        """The call as the fused paths read it; the network's module has counted the batch."""
+        """Return the call as the fused paths read it; the network's module has counted the batch."""
         return BatchNorm(
             self.weight,
             self.bias,
@@ -131,7 +131,7 @@ class LayerOutput(LazyValue):
         parameters: Sequence[Tensor | None] = (),
         **parts: Any,
     ) -> LayerOutput:
-        """The output after batch norm or the activation, which becomes a part of the layer."""
+        """Return the output after batch norm or the activation, which becomes a part of the layer."""
         return LayerOutput(
             operation,
             self,
@@ -151,7 +151,7 @@ class LayerOutput(LazyValue):
         channel: int,
         arrange: Callable[[Tensor], Tensor],
     ) -> LayerOutput:
-        """The output with its axes moved; `arrange` does the same whatever the channels are."""
+        """Return the output with its axes moved; `arrange` does so for any number of channels."""
         earlier = self.arrange
         self.shares_memory = True
         return LayerOutput(

@@ -78,7 +78,7 @@ class LazyValue:
 
     @contextmanager
     def modes(self) -> Iterator[None]:
-        """The modes of the moment at which the value was asked for."""
+        """Enter the modes that were active when the value was asked for."""
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(self._inference))
             stack.enter_context(torch.set_grad_enabled(self.grad_mode))
@@ -167,7 +167,7 @@ class LazyTensor(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Answer what needs no numbers; computes them for everything else."""
+        """Answer what needs no numbers; compute them for everything else."""
         if func in METADATA:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
@@ -214,13 +214,13 @@ def read_all(tree: Any, reader: str) -> Any:
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """The name of a torch function, for people."""
+    """Return the name of a torch function, for people."""
     name: str = getattr(func, "__name__", str(func))
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
 
 
 class _Bridge(torch.autograd.Function):
-    """Make a lazy tensor whose gradient goes on to what its value is computed from.
+    """A lazy tensor whose gradient goes on to what its value is computed from.
 
     By way of the value computed again, as the value's own graph may be gone through before.
     """

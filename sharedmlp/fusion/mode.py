@@ -1,4 +1,4 @@
-"""Watch what a network asks torch for, and defers the pointwise layers."""
+"""Watch what a network asks torch for, and defer the pointwise layers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from sharedmlp.ops.layer import Activation
 
 
 class FusionMode(TorchFunctionMode):
-    """Defer pointwise layers for the time of one forward pass.
+    """A mode in which pointwise layers are deferred, for the time of one forward pass.
 
     Args:
         names: The names of the layers by the `id` of their weights.
@@ -114,10 +114,10 @@ class FusionMode(TorchFunctionMode):
             in_place = kwargs.pop("inplace", False) or name_of(func).endswith("_")
             return self._activation(tensor, y, ACTIVATIONS[func](*rest, **kwargs), in_place)
         if func in VIEW_OPS:
-            move = VIEW_OPS[func](y, func, *rest, **kwargs)
-            if move is None:
+            view = VIEW_OPS[func](y, func, *rest, **kwargs)
+            if view is None:
                 return NotImplemented
-            return self._wrap(y.viewed(lambda x: func(x, *rest, **kwargs), *move))
+            return self._wrap(y.viewed(lambda x: func(x, *rest, **kwargs), *view))
         if func in MAXIMA:
             result = MAXIMA[func](y, *rest, **kwargs)
             if not isinstance(result, tuple):

@@ -1,4 +1,4 @@
-"""What a call mutates into, as far as its name and its arguments tell."""
+"""Which calls write into a tensor, as far as their name and their arguments tell."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def tensors_in(values: Sequence[Any]) -> Iterator[Tensor]:
 
 
 def memory_address(x: Tensor) -> int:
-    """A name of the memory that a tensor lies in."""
+    """Return what identifies the memory of a tensor."""
     plain = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided
     return x.untyped_storage().data_ptr() if plain else id(x)

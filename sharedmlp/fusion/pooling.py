@@ -220,7 +220,7 @@ def _chain(y: LayerOutput) -> list[LayerOutput]:
 
 
 def _note(outputs: Sequence[LayerOutput]) -> None:
-    """Notes that the layers run fused, their running statistics included."""
+    """Record that the layers run fused, their running statistics included."""
     for output in outputs:
         norm, activation, record = output.layer.norm, output.layer.activation, output.layer.record
         if norm is not None:

@@ -39,7 +39,7 @@ class CallRecord:
     reason: str | None = None
 
     def report(self) -> LayerReport:
-        """What became of it."""
+        """Return what became of it."""
         if self.fused_with is None:
             return LayerReport(self.layer, False, self.reason or "nothing reads its output")
         detail = self.fused_with

@@ -1,4 +1,4 @@
-"""Moved axes between a pointwise layer and the max: which of them keep its meaning, and how.
+"""Axes moved between a pointwise layer and the max: which of them keep its meaning, and how.
 
 A view has to mean the same for the layer's inputs, which have other channels, so that the fused
 layer can apply it to them.
@@ -52,7 +52,7 @@ def _reshape(
     *args: Any,
     **kwargs: Any,
 ) -> ViewOp | None:
-    """Positions split or merged; the channels, in the last axis, stay as they are."""
+    """Split or merge positions; the channels, in the last axis, stay as they are."""
     moved = _empty(y, func, *args, **kwargs)
     shape = moved.shape
     last = len(y.shape) - 1
@@ -67,7 +67,7 @@ def _empty(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """Return what torch makes of a call, without numbers, or raises torch's error."""
+    """Return what torch makes of a call, without numbers, or raise torch's error."""
     return func(torch.empty(y.shape, dtype=y.dtype, device="meta"), *args, **kwargs)
 
 

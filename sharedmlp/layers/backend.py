@@ -142,4 +142,5 @@ def reshape_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *
 
 def without_kernel(shape: torch.Size) -> torch.Size | None:
     """Return `(O, I)` of a pointwise weight's shape, None of any other."""
-    return shape[:2] if len(shape) >= 2 and all(s == 1 for s in shape[2:]) else None
+    ranks = [2 + backend.spatial_dims for backend in BACKENDS.values()]
+    return shape[:2] if len(shape) in ranks and all(s == 1 for s in shape[2:]) else None

@@ -89,7 +89,7 @@ class SharedMLPMaxPool(SharedMLP):
         num_clouds: int | None = None,
         mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Apply the MLP and takes the max over the points.
+        """Apply the MLP and take the max over the points.
 
         Clouds of different sizes come as a flat batch or with a mask. Statistics then are those of
         the real points alone, and a cloud without any gets zeros (and the index -1).
@@ -104,12 +104,19 @@ class SharedMLPMaxPool(SharedMLP):
             num_clouds: With `batch`; None means one more than the largest number in it.
             mask: Bool, of the shape of `x` without its channels: True for points, False for
                 padding, whatever stands there.
+
+        Returns:
+            The maxima; with `return_indices` a pair of the maxima and their points.
+
+        Raises:
+            ValueError: If the shapes of x, batch and mask do not fit, or a cloud has no points.
         """
         positions = self._check_input(x)
         clouds: tuple[int, ...]
         indices: Tensor | None
         if batch is None and mask is None and num_clouds is None:
-            *clouds, num_points = self._check_points(x, positions)
+            self._check_points(x, positions)
+            clouds, num_points = positions[:-1], positions[-1]
             values, indices = self._pool(x, num_points, math.prod(clouds), return_indices)
             values = self._restore(values, clouds)
             indices = None if indices is None else self._restore(indices, clouds)
@@ -212,8 +219,8 @@ class SharedMLPMaxPool(SharedMLP):
         last = cast(PointwiseLayer, self.layers[-1])
         return unknown_parts(last) or max_reasons(layer_tensors(last))
 
-    def _check_points(self, x: Tensor, positions: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the sizes of clouds and points, or say what is wrong with them."""
+    def _check_points(self, x: Tensor, positions: tuple[int, ...]) -> None:
+        """Refuse clouds without points."""
         no_cloud = self.channel_dim == 1 and len(positions) == 1
         if 0 in positions or x.numel() == 0 or no_cloud:
             raise ValueError(
@@ -221,7 +228,6 @@ class SharedMLPMaxPool(SharedMLP):
                 "(B, C, ..., N) with channel_dim=1, and needs at least one cloud and one point, "
                 f"got {tuple(x.shape)}: leave empty clouds out of the batch"
             )
-        return positions
 
     def _restore(self, pooled: Tensor, clouds: Sequence[int]) -> Tensor:
         """Move `(G, C)` to the public layout."""

@@ -117,7 +117,9 @@ class SharedMLP(nn.Module):
                 )
             )
         self.layers = nn.ModuleList(layers)
-        self._has_batch_norm = norm in BATCH_NORMS and any(layer.norm for layer in layers)
+        self._has_batch_norm = norm in BATCH_NORMS and any(
+            layer.norm is not None for layer in layers
+        )
         if fused is True:
             self._check_plan(Plan("plain", (), tuple(self._structural_reasons())))
 
@@ -168,7 +170,13 @@ class SharedMLP(nn.Module):
         return cast("list[PointwiseLayer]", list(self.layers))
 
     def _plan(
-        self, x: Tensor, rows: int, num_clouds: int | None = None, *, must: bool, **options: bool
+        self,
+        x: Tensor,
+        rows: int,
+        num_clouds: int | None = None,
+        *,
+        must: bool,
+        needs_indices: bool = False,
     ) -> Plan:
         """Decide how the layers run on an input, whether small inputs may wait for it or not."""
         layers = self._pointwise()
@@ -197,12 +205,16 @@ class SharedMLP(nn.Module):
             )
         return plan
 
-    def _choose(self, x: Tensor, rows: int, num_clouds: int | None = None, **options: bool) -> Plan:
+    def _choose(
+        self, x: Tensor, rows: int, num_clouds: int | None = None, *, needs_indices: bool = False
+    ) -> Plan:
         """Decide how the layers run on an input, as far as `fused` lets them."""
         must = self.fused is True
         if not must and not (self.fused and self._may_pay(x, rows, num_clouds)):
             return PLAIN
-        return self._check_plan(self._plan(x, rows, num_clouds, must=must, **options))
+        return self._check_plan(
+            self._plan(x, rows, num_clouds, must=must, needs_indices=needs_indices)
+        )
 
     def _run(self, x: Tensor, positions: tuple[int, ...]) -> Tensor:
         """Apply all layers to a checked input."""

@@ -13,7 +13,7 @@ from sharedmlp.layers.shared_mlp import SharedMLP
 
 
 class TNet(nn.Module):
-    """Predict a `dim x dim` matrix a cloud, starting at the identity.
+    """A network that predicts a `dim x dim` matrix for each cloud, starting at the identity.
 
     Source: Qi et al. 2017, "PointNet", section 4.2 and appendix C: a shared MLP 64-128-1024, the
     max over the points, fully connected layers 512 and 256, all with batch norm and ReLU, then

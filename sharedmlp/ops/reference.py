@@ -44,7 +44,7 @@ class Reference:
                 rows.dtype
             )
             if lengths:
-                parts = products[0].split(list(lengths))
+                parts = torch.split(products[0], list(lengths))
                 indices = torch.stack([part.max(0).indices for part in parts])
             else:
                 indices = products.max(1).indices

@@ -93,8 +93,8 @@ def check_batch(x: Tensor, batch: Tensor | None, num_clouds: int | None) -> tupl
         got = None if batch is None else f"{batch.dtype} {tuple(batch.shape)}"
         raise ValueError(
             "batch is an int64 tensor (M,) with the number of the cloud of each row of x (M, C), "
-            f"got {got} for x {tuple(x.shape)}: lay the points of all clouds one after another, or pass a "
-            "mask for padded clouds"
+            f"got {got} for x {tuple(x.shape)}: lay the points of all clouds one after another, or "
+            "pass a mask for padded clouds"
         )
     low, high = (int(batch.min()), int(batch.max())) if len(batch) else (0, -1)
     if low < 0 or (num_clouds is not None and high >= num_clouds):
