@@ -49,7 +49,7 @@ class NormCall:
         )
 
     def tensors(self) -> BatchNorm:
-        """Return the call as the fused paths read it; the network's module has counted the batch."""
+        """Return the call as the fused paths read it; the module has counted the batch."""
         return BatchNorm(
             self.weight,
             self.bias,
@@ -131,7 +131,7 @@ class LayerOutput(LazyValue):
         parameters: Sequence[Tensor | None] = (),
         **parts: Any,
     ) -> LayerOutput:
-        """Return the output after batch norm or the activation, which becomes a part of the layer."""
+        """Return the output after batch norm or the activation, as a part of the layer."""
         return LayerOutput(
             operation,
             self,
