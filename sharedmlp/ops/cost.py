@@ -9,8 +9,7 @@ that a fused path gains only in products wide enough to hide its calls. The figu
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Sequence
 
 import torch
 
@@ -20,7 +19,7 @@ _WIDE = 2**16
 
 
 def fusion_pays(
-    channels: tuple[int, ...],
+    channels: Sequence[int],
     rows: int,
     num_clouds: int | None,
     dtype: torch.dtype,
@@ -45,13 +44,13 @@ def fusion_pays(
     if is_wide and num_clouds is not None:
         if not folded:
             return size >= 16 * MIB
-        if num_clouds > 1:  # one cloud is one job
+        if num_clouds > 1:  # one cloud is one chunk
             return size >= 8 * MIB
     return size > 32 * MIB if folded else size >= 32 * MIB
 
 
 def may_pay(
-    channels: tuple[int, ...],
+    channels: Sequence[int],
     rows: int,
     num_clouds: int | None,
     dtype: torch.dtype,
@@ -63,7 +62,12 @@ def may_pay(
     return rows * widest * dtype.itemsize >= least * MIB or device.type != "cpu"
 
 
-@lru_cache
-def _widths(channels: tuple[int, ...]) -> tuple[int, bool]:
+def _widths(channels: Sequence[int]) -> tuple[int, bool]:
     """Return the widest output, and whether a product hides the calls around it."""
-    return max(channels[1:]), max(c * d for c, d in pairwise(channels)) >= _WIDE
+    widest = largest = 0
+    before = channels[0]
+    for width in channels[1:]:  # without a generator: small inputs wait for this
+        widest = max(widest, width)
+        largest = max(largest, before * width)
+        before = width
+    return widest, largest >= _WIDE

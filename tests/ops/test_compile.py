@@ -135,8 +135,8 @@ def test_operators_pass_the_checks_of_torch(name):
             (x.detach(), center, weight, bias, None),
         ],
         "linear_argmax": [
-            (x.view(4, 5, 3), wide, center, weight, bias, sign, after, True, torch.float64),
-            (clouds, weight, None, None, None, sign[:6], center, False, torch.float64),
+            (x.view(4, 5, 3), wide, center, weight, bias, sign, after, True, torch.float64, []),
+            (clouds, weight, None, None, None, sign[:6], center, False, torch.float64, []),
         ],
         "folded_max": [
             (x.detach().view(4, 5, 3), [weight.detach()], [bias.detach()], "relu", [0.0]),

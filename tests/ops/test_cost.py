@@ -50,10 +50,8 @@ def test_small_inputs_take_the_modules_unless_they_must_not(training, monkeypatc
     def refuse(*_, **__):
         raise AssertionError("fused")
 
-    for name in ("fused_max", "folded_max"):
-        monkeypatch.setattr(f"sharedmlp.layers.max_pool.{name}", refuse)
-    for name in ("fused_mlp", "folded_mlp"):
-        monkeypatch.setattr(f"sharedmlp.layers.shared_mlp.{name}", refuse)
+    monkeypatch.setattr("sharedmlp.layers.max_pool.run_max", refuse)
+    monkeypatch.setattr("sharedmlp.layers.shared_mlp.run_mlp", refuse)
     small = torch.randn(2, 40, 3)
     for cls, large in (
         (SharedMLPMaxPool, torch.randn(8, 1024, 3)),
