@@ -193,6 +193,11 @@ class PointNet(nn.Module):
             feature_transform=feature_transform,
         )
 
+    def extra_loss(self, output: PointNetOutput) -> Tensor | None:
+        """Return the orthogonality penalty of the feature transform, None without one."""
+        transform = output.feature_transform
+        return None if transform is None else orthogonality_penalty(transform)
+
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Writes the folder that :meth:`from_pretrained` and the Hugging Face Hub read.
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sharedmlp.data import normalize_points
-from sharedmlp.train import load_trained
+from sharedmlp.inference.checkpoint import load_trained
 from tests.tolerances import assert_close
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
 

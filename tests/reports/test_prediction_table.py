@@ -16,8 +16,7 @@ from sharedmlp.__main__ import main
 from sharedmlp.data import read_cloud
 from sharedmlp.reports.prediction_table import PredictionTable, answer_cells, answer_columns
 from sharedmlp.train import ClassificationTask
-
-from .tiny import ArrayDataModule, make_task, make_trainer, write_hdf5
+from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_hdf5
 
 COLUMNS = ["file", "prediction", "p(box)", "p(ball)"]
 NAMES = ["a, b.off", Path("new\nline.off"), os.fsdecode(b"\xff.off"), "d.off"]
