@@ -81,6 +81,17 @@ def test_a_checkpoint_that_names_a_function_does_not_call_it(inside, capsys):
     assert not (inside / "ran").exists()
 
 
+@pytest.mark.parametrize("command", LIGHTNING)
+def test_a_checkpoint_does_not_choose_the_code_that_runs(inside, capsys, command):
+    (inside / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nTask = 1")
+    values = {"class_names": list(CLASSES), "_class_path": "evil.Task"}
+    torch.save({"state_dict": {}, "hyper_parameters": values}, "a.ckpt")
+    assert "a checkpoint of a evil.Task" in refuse(
+        [*command.split(), "--ckpt_path", "a.ckpt"], capsys
+    )
+    assert not (inside / "ran").exists()
+
+
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_lightning_is_told_to_unpickle_plain_values_alone(inside, command):
     """Also from an address, where its own default is to unpickle anything."""
@@ -92,6 +103,7 @@ def test_lightning_is_told_to_unpickle_plain_values_alone(inside, command):
         raise Told(options)
 
     cli = SharedMLPCLI.__new__(SharedMLPCLI)
+    cli.model = make_task()
     cli.trainer = SimpleNamespace(world_size=1, callbacks=[], **{command: tell})
     data = Namespace(class_path="D", init_args=Namespace(batch_size=1))
     cli.config = SimpleNamespace(
@@ -112,6 +124,8 @@ CONFIGS = {
     "a logger": f"trainer: {{logger: {RUN}}}",
     "a strategy": f"trainer: {{strategy: {RUN}}}",
     "data": f"data: {RUN}",
+    "the task": f"model: {RUN}",
+    "the file of a task": "model: {class_path: ../evil.Task}",
     "the optimizer": f"model: {{optimizer: {RUN}}}",
     "an object to call": f"trainer: {{callbacks: [{CALL % RUN}]}}",
     "a function to call": f"trainer: {{callbacks: [{CALL % 'os.system'}]}}",
