@@ -47,6 +47,8 @@ _IGNORED_WARNINGS = (
     r".*LightningCLI's args parameter is intended to run from within Python.*",
 )
 _DEFAULT_TASK = ClassificationTask
+# Properties of the data module that are arguments of a task.
+_FROM_DATA = ("class_names", "in_channels")
 
 
 class SharedMLPCLI(ExtensibleCLI):
@@ -106,7 +108,7 @@ class SharedMLPCLI(ExtensibleCLI):
             help="End `fit` with a test of the best checkpoint.",
         )
         # Only for the tasks that take them.
-        for name in ("class_names", "in_channels"):
+        for name in _FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -155,7 +157,9 @@ class SharedMLPCLI(ExtensibleCLI):
                 f"--model {trained_class}"
             )
         typed = {key: config[key] for key in map(_config_key, self._typed) if key in config}
-        model = {"class_path": class_path, "init_args": values}
+        # Without what the data says, which a task does not need to take.
+        arguments = {k: v for k, v in values.items() if k not in _FROM_DATA}
+        model = {"class_path": class_path, "init_args": arguments}
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
         for key, value in typed.items():
             self.config[subcommand].update(value, key)

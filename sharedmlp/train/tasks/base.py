@@ -40,10 +40,11 @@ Stage = Literal["train", "val", "test"]
 class BaseTask(pl.LightningModule):
     """The base of all tasks: what is trained, by which loss, and how it is measured.
 
-    A task overrides `configure_models`, `configure_losses` and `configure_metrics`, which are
-    called once by `__init__` and read the arguments of the task from `self.hparams`. A step feeds
-    the loss and the metrics of its stage with the network's logits and the labels of the batch; a
-    task whose steps are others overrides them too.
+    A task overrides `configure_models`, `configure_losses` and `configure_metrics`, which
+    `__init__` calls once and which read the arguments of the task from `self.hparams`: those that
+    its own `__init__` takes, by name or passed on as `**options`. A step feeds the loss and the
+    metrics of its stage with the network's logits and the labels of the batch; a task with other
+    steps overrides them too.
 
     Logs `{train,val,test}/loss` and `{train,val,test}/NAME` for each metric, over whole epochs and
     all processes, never averaged over batches or processes.
@@ -89,10 +90,16 @@ class BaseTask(pl.LightningModule):
         penalty_weight: float = 0.001,
     ) -> None:
         super().__init__()
-        # Of the task that was made, with the arguments of this base.
-        self.save_hyperparameters()
+        self.save_hyperparameters()  # the arguments of the subclass
         if not 0.0 <= warmup < 1.0:
             raise ValueError(f"warmup is a share of all steps in [0, 1), got {warmup}")
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.penalty_weight = penalty_weight
         self._steps: Steps | None = None
         self.model = self.configure_models()
         self.losses = nn.ModuleDict()
@@ -117,8 +124,9 @@ class BaseTask(pl.LightningModule):
 
     def make_optimizer(self) -> Optimizer:
         """Return the optimizer, at the highest learning rate."""
-        names = ("optimizer", "learning_rate", "weight_decay", "momentum")
-        return make_optimizer(self.model, *(self.hparams[name] for name in names))
+        return make_optimizer(
+            self.model, self.optimizer, self.learning_rate, self.weight_decay, self.momentum
+        )
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule of its learning rate."""
@@ -144,7 +152,7 @@ class BaseTask(pl.LightningModule):
         loss: Tensor = self.losses["train/loss"](output.logits, batch["label"])
         extra = self.model.extra_loss(output)
         if extra is not None:
-            loss = loss + self.hparams["penalty_weight"] * extra
+            loss = loss + self.penalty_weight * extra
         check_finite_loss(loss, batch["points"], batch["index"], self.current_epoch, batch_idx)
         self.log_metrics("train", loss, output.logits.detach(), batch["label"])
         return loss
@@ -211,7 +219,7 @@ class BaseTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Lower batch norm's momentum along with the learning rate."""
-        if self.hparams["schedule"] == "step":
+        if self.schedule == "step":
             set_norm_momentum(self.model, norm_momentum(self.current_epoch))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -255,5 +263,4 @@ class BaseTask(pl.LightningModule):
         """Return the factor of the learning rate at a step, 1 before training runs."""
         if self._steps is None:
             return 1.0
-        hparams = self.hparams
-        return learning_rate_factor(hparams["schedule"], step, self._steps, hparams["warmup"])
+        return learning_rate_factor(self.schedule, step, self._steps, self.warmup)
