@@ -236,7 +236,7 @@ class SharedMLPCLI(ExtensibleCLI):
                 self.trainer.predict(**kwargs, weights_only=True, return_predictions=False)
             except SystemExit:  # Lightning's answer to an interrupt
                 if was_interrupted(self.trainer) and writer.table:
-                    how = f"the same command with --output {path} goes on"
+                    how = f"to continue, run the same command with --output {path}"
                     writer.table.exit_interrupted(how)
                 raise
             if writer.table:

@@ -19,7 +19,7 @@ COMMANDS = {
     "export": ("export", "write the network of a checkpoint for other programs"),
     "show": ("show", "draw what a network looks at"),
 }
-# Each of these says that `predict` is about a data module, where it otherwise names files.
+# With one of these `predict` is about the clouds of a data module, else about files.
 _LIGHTNING_OPTIONS = ("-c", "--config", "--data", "--model", "--trainer", "--print_config")
 
 

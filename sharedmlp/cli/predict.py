@@ -89,8 +89,8 @@ def _resumable(table: PredictionTable | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if table:
-            table.exit_interrupted("the same command goes on")
-        print("\ninterrupted; with --output, one can go on", file=sys.stderr)
+            table.exit_interrupted("to continue, run the same command")
+        print("\ninterrupted; with --output, it could be continued", file=sys.stderr)
         sys.exit(130)
     finally:
         if table:

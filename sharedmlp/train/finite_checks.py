@@ -34,7 +34,7 @@ def check_finite_loss(
         )
     raise FloatingPointError(
         f"the loss is {float(loss.detach())} in epoch {epoch + 1}, step {batch_idx + 1}; {why}. "
-        "The checkpoints are from before it and good to go on from (--ckpt_path)"
+        "The checkpoints so far are unaffected: resume from one of them (--ckpt_path)"
     )
 
 
@@ -48,5 +48,5 @@ def check_finite_weights(state: Mapping[str, Tensor]) -> None:
         if value.is_floating_point() and not value.isfinite().all():
             raise FloatingPointError(
                 f"{name} is not finite, so the training has diverged, and this is not saved: lower "
-                "--model.learning_rate, and go on from a checkpoint of before (--ckpt_path)"
+                "--model.learning_rate, and resume from an earlier checkpoint (--ckpt_path)"
             )

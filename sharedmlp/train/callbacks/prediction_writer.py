@@ -18,7 +18,7 @@ class PredictionWriter(pl.Callback):
 
     Args:
         path: The CSV file, of a `PredictionTable`.
-        source: What the rows depend on beside the names of the clouds and of the classes.
+        source: What the rows depend on besides the names of the clouds and of the classes.
         class_names: The names of the classes, in the order of the labels.
     """
 

@@ -91,7 +91,7 @@ class StopOnSignal(pl.Callback):
         path = last_checkpoint(trainer)
         if trainer.is_global_zero and path is not None:
             print(
-                f"\nstopped after step {trainer.global_step}; to go on, run the same command with "
+                f"\nstopped after step {trainer.global_step}; to resume, run the same command with "
                 f"--ckpt_path {path}",
                 file=sys.stderr,
             )
