@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,21 +31,13 @@ from sharedmlp.train.lightning_internals import (
     read_hyperparameters,
     remove_callbacks,
     replace_checkpoint_io,
+    silence_lightning,
     was_interrupted,
 )
 from sharedmlp.utils.files import file_sha256
 
-# Warnings of Lightning that a user can do nothing about, or that are wrong for clouds in memory.
-_IGNORED_WARNINGS = (
-    r".*LeafSpec.*",
-    r".*does not have many workers.*",
-    r".*is smaller than the logging interval.*",  # everything is logged once an epoch
-    # Averaged weights are what a checkpoint's state_dict holds, and what is tested.
-    r".*callbacks used to create the checkpoint need to be provided.*",
-    r".*WeightAveraging callback, but loading a checkpoint outside the 'fit' stage.*",
-    r".*LightningCLI's args parameter is intended to run from within Python.*",
-)
 _DEFAULT_TASK = ClassificationTask
+_DEFAULT_CLASS_PATH = f"sharedmlp.train.{_DEFAULT_TASK.__name__}"
 # Properties of the data module that are arguments of a task.
 _FROM_DATA = ("class_names", "in_channels")
 
@@ -86,8 +77,7 @@ class SharedMLPCLI(ExtensibleCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoints, the test after a fit, and what the model learns from the data."""
-        class_path = f"{_DEFAULT_TASK.__module__}.{_DEFAULT_TASK.__qualname__}"
-        parser.set_defaults({"model": {"class_path": class_path}})
+        parser.set_defaults({"model": {"class_path": _DEFAULT_CLASS_PATH}})
         # Two, because a ModelCheckpoint that monitors a metric writes its `save_last` only in
         # epochs that are among the best.
         for key, settings in {
@@ -150,7 +140,7 @@ class SharedMLPCLI(ExtensibleCLI):
         if not values:
             return
         class_path = config.model.class_path
-        trained_class = trained_class or f"sharedmlp.train.{_DEFAULT_TASK.__name__}"
+        trained_class = trained_class or _DEFAULT_CLASS_PATH
         if trained_class.rpartition(".")[2] != class_path.rpartition(".")[2]:
             self.parser.error(
                 f"{ckpt_path} is a checkpoint of a {trained_class}, not of a {class_path}: add "
@@ -270,9 +260,7 @@ def run(args: Sequence[str]) -> None:
     joined = distributed.is_initialized()
     # A config names no function that runs commands; jsonargparse has a list of those.
     set_parsing_settings(import_path_denylist=[])
-    for message in _IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
+    silence_lightning()
     SharedMLPCLI(
         BaseTask,
         PointCloudDataModule,
@@ -314,7 +302,3 @@ def _describe_source(config: Any) -> dict[str, Any]:
     for name in ("batch_size", "num_workers"):
         data.get("init_args", {}).pop(name, None)
     return {"checkpoint": file_sha256(config.ckpt_path), "data": data}
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("💡 Tip:")

@@ -68,7 +68,7 @@ def _draw_mistakes(
     """Draw misclassified clouds, spread over all of them, and return the files."""
     if not mistakes:
         return {}
-    mistakes = sorted(mistakes)
+    mistakes = sorted(mistakes, key=list)
     step = max(1.0, len(mistakes) / _MOST_MISTAKES)
     some = [mistakes[int(step * n)] for n in range(min(len(mistakes), _MOST_MISTAKES))]
     clouds = [dataset[index]["points"] for index, _, _ in some]

@@ -7,7 +7,9 @@ means here, then the tests of resuming and of the command line.
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,16 @@ from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import Dataset, Sampler
 
+# Warnings of Lightning that a user can do nothing about, or that are wrong for clouds in memory.
+_IGNORED_WARNINGS = (
+    r".*LeafSpec.*",
+    r".*does not have many workers.*",
+    r".*is smaller than the logging interval.*",  # everything is logged once an epoch
+    # Averaged weights are what a checkpoint's state_dict holds, and what is tested.
+    r".*callbacks used to create the checkpoint need to be provided.*",
+    r".*WeightAveraging callback, but loading a checkpoint outside the 'fit' stage.*",
+    r".*LightningCLI's args parameter is intended to run from within Python.*",
+)
 # --- The run ---
 
 
@@ -35,6 +47,11 @@ def run_seed() -> int:
 def attached_trainer(module: pl.LightningModule) -> pl.Trainer | None:
     """Return the trainer of a module, or None; `module.trainer` raises without one."""
     return module._trainer
+
+
+def attached_datamodule(trainer: pl.Trainer) -> Any:
+    """Return the data module that a trainer runs on, or None."""
+    return getattr(trainer, "datamodule", None)
 
 
 def is_fitting(trainer: pl.Trainer) -> bool:
@@ -99,7 +116,8 @@ def next_epoch(trainer: pl.Trainer) -> int:
 
     When the loaders are built, `trainer.current_epoch` still lags behind it in a resumed run.
     """
-    return trainer.fit_loop.epoch_progress.current.processed
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
 
 
 def trained_batches(trainer: pl.Trainer) -> int:
@@ -154,6 +172,17 @@ def unrepeated_sampler(dataset: Dataset[Any], num_replicas: int, rank: int) -> S
 
 
 # --- The command line ---
+
+
+def silence_lightning() -> None:
+    """Silence the warnings of `_IGNORED_WARNINGS` and advertisements."""
+    for message in _IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡 Tip:")
 
 
 class ExtensibleCLI(LightningCLI):

@@ -119,7 +119,7 @@ def test_rows_of_something_else_are_not_gone_on_with(path, names, source, messag
         first.append(answer)
     first.close()
     before = first.part.read_bytes()
-    with pytest.raises(ValueError, match=f"(?s){message}.*delete it to begin anew"):
+    with pytest.raises(ValueError, match=f"(?s){message}.*delete it to start again"):
         table(path, names, source)
     assert first.part.read_bytes() == before
     with pytest.raises(ValueError, match="another columns"):

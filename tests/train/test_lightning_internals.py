@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from sharedmlp.train import AtomicCheckpointIO, lightning_internals
 from sharedmlp.train.lightning_internals import (
     add_callback,
+    attached_datamodule,
     attached_trainer,
     complete_epoch,
     convert_to_precision,
@@ -115,6 +116,11 @@ def test_the_trainer_of_a_module(fitted):
     task = make_task()
     assert attached_trainer(task) is None
     assert attached_trainer(fitted[0].lightning_module) is fitted[0]
+
+
+def test_the_data_module_of_a_trainer(fitted):
+    assert isinstance(attached_datamodule(fitted[0]), ArrayDataModule)
+    assert attached_datamodule(make_trainer()) is None
 
 
 def test_the_seed_of_the_run(monkeypatch):

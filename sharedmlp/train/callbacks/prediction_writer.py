@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from sharedmlp.reports.prediction_table import PredictionTable, answer_cells, answer_columns
+from sharedmlp.train.lightning_internals import attached_datamodule
 
 
 class PredictionWriter(pl.Callback):
@@ -39,7 +40,7 @@ class PredictionWriter(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Open the table and leave out the clouds that it has."""
-        dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]
+        dataset = attached_datamodule(trainer).datasets["test"]
         columns = ["cloud", "label", *answer_columns(self.class_names)]
         self.table = PredictionTable(self.path, columns, dataset.pool.names, self.source)
         dataset.indices = dataset.indices[self.table.done :]

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from sharedmlp.data import DataError
 from sharedmlp.train.finite_checks import check_finite_loss, check_finite_weights
 from sharedmlp.train.lightning_internals import (
+    attached_datamodule,
     attached_trainer,
     complete_epoch,
     convert_to_precision,
@@ -233,7 +234,7 @@ class BaseTask(pl.LightningModule):
             FloatingPointError: If a weight is not finite.
         """
         check_finite_weights(checkpoint["state_dict"])
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = attached_datamodule(self.trainer)
         checkpoint["preprocessing"] = dict(getattr(datamodule, "preprocessing", {}))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from sharedmlp.models import create_model
+from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.metrics import MeanClassAccuracy
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
 
@@ -156,7 +157,7 @@ class ClassificationTask(BaseTask):
         confusion = self.test_confusion.compute().cpu()  # exchanged with the other processes
         if not self.trainer.is_global_zero:
             return {}
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = attached_datamodule(self.trainer)
         return report_test(
             confusion,
             self.test_mistakes,
