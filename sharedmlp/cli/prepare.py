@@ -1,4 +1,4 @@
-"""``sharedmlp prepare``: from the files of a set to its cache."""
+"""`sharedmlp prepare`: from the files of a data set to its cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sharedmlp.data import (
 
 
 def run(args: Sequence[str]) -> None:
-    """Checks and samples every file of a set: ``sharedmlp prepare SOURCE``.
+    """Check and sample every file of a data set: `sharedmlp prepare SOURCE`.
 
     Args:
-        args: The arguments behind ``prepare``.
+        args: The arguments after `prepare`.
     """
     parser = argparse.ArgumentParser(
         prog="sharedmlp prepare",

@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 
 import numpy as np
-
-
-def run_seed() -> int:
-    """Return the seed of the run: what `seed_everything` was called with, 0 without a call.
-
-    Lightning keeps it in an environment variable, which its own samplers read too and the
-    processes that it starts inherit.
-    """
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def derive_seed(*parts: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedmlp.__main__ import main
-from sharedmlp.train import WholeCheckpointIO
+from sharedmlp.train import AtomicCheckpointIO
 from sharedmlp.utils import files
 from sharedmlp.utils.files import atomic_write
 from tests.cli.test_lightning import CONFIG
@@ -17,7 +17,7 @@ from tests.train.tiny import write_tree
 
 
 def save(path, value):
-    WholeCheckpointIO().save_checkpoint({"weight": torch.full((5000,), value)}, path)
+    AtomicCheckpointIO().save_checkpoint({"weight": torch.full((5000,), value)}, path)
 
 
 def read(path):
@@ -29,7 +29,7 @@ def test_a_checkpoint_is_written_and_replaced(tmp_path):
     for value in (1.0, 2.0):
         save(path, value)
         assert read(path) == value
-        assert WholeCheckpointIO().load_checkpoint(path)["weight"][0] == value
+        assert AtomicCheckpointIO().load_checkpoint(path)["weight"][0] == value
     assert list(path.parent.iterdir()) == [path]
 
 
