@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sharedmlp.models import create_model, orthogonality_penalty
+from sharedmlp.models import create_model
 from sharedmlp.train import ClassificationTask, HDF5DataModule
 
 WARM_UP = 5
@@ -58,9 +58,10 @@ def profile_operations(*, fused: bool, steps: int) -> None:
     def step() -> None:
         output = model.forward_detailed(points)
         loss = torch.nn.functional.cross_entropy(output.logits, labels)
-        assert output.feature_transform is not None
         optimizer.zero_grad()
-        loss = loss + 0.001 * orthogonality_penalty(output.feature_transform)
+        penalty = model.extra_loss(output)
+        assert penalty is not None
+        loss = loss + 0.001 * penalty
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

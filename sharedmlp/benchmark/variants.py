@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sharedmlp.benchmark.counts import fused_training, plain_forward
 from sharedmlp.benchmark.networks import FieldPointNet
 from sharedmlp.fusion import fuse
-from sharedmlp.models import PointCloudModel, create_model
+from sharedmlp.models import create_model
 
 BACKENDS = ("linear", "conv1d", "conv2d")
 REFERENCE = "field_conv1d"
@@ -74,7 +74,7 @@ def _own_builder(
     **options: Any,
 ) -> Callable[[Tensor, int], Network]:
     def build(points: Tensor, num_classes: int) -> Network:
-        model: PointCloudModel = create_model("pointnet", num_classes, backend=backend, **options)
+        model: Any = create_model("pointnet", num_classes, backend=backend, **options)
 
         def train_forward(inputs: Tensor) -> tuple[Tensor, Tensor]:
             output = model.forward_detailed(inputs)

@@ -130,7 +130,7 @@ def unpack(archive: Path, folder: Path, source: ModelNet, *, progress: bool = Tr
     Raises:
         DownloadError: If the archive is damaged, holds anything else, or there is no room.
     """
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed

@@ -72,7 +72,7 @@ _MIXIN_OPTIONS = (
 
 
 @cache
-def hub_class(network: type[PointCloudModel]) -> type[PointCloudModel]:
+def hub_class(network: Any) -> Any:
     """Return the subclass of a network that has the mixin."""
     if issubclass(network, HubModel):
         return network

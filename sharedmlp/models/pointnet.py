@@ -174,7 +174,8 @@ class PointNet(PointCloudModel):
 
         Channels that ReLU makes zero at all points have no winner.
         """
-        return torch.unique(output.critical_indices[output.global_feature > 0])
+        winners: Tensor = torch.unique(output.critical_indices[output.global_feature > 0])
+        return winners
 
     def point_features(self, points: Tensor, output: PointNetOutput) -> Tensor:
         """Return what goes into the max, `(M, D)`, under the transforms of a given cloud."""

@@ -164,7 +164,8 @@ def create_model(
     model = get_model(name, task)
     if pretrained is not None:
         return _load_pretrained(model, pretrained, num_classes, in_channels, backend, **options)
-    return model.builder(num_classes, in_channels, backend=backend, **{**model.options, **options})
+    build: Callable[..., PointCloudModel] = model.builder
+    return build(num_classes, in_channels, backend=backend, **{**model.options, **options})
 
 
 def _load_pretrained(

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.torch_version import TorchVersion
 
 # The compiler of torch 2.11 and older takes the fields of a plan for tensors.
-COMPILER_FOLLOWS_PLAN = TorchVersion(torch.__version__) >= (2, 12)
+COMPILER_FOLLOWS_PLAN = TorchVersion(torch.__version__) >= "2.12"
 
 _HOOKS = (
     "_forward_hooks",

@@ -216,6 +216,6 @@ def _move(mlp: SharedMLP, target: Backend) -> None:
         norm = cast(PointwiseLayer, layer).norm
         if norm is not None:
             # The same parameters, statistics and hooks: only the forward differs.
-            norm.__class__ = cast(type[nn.Module], target.norms[names[type(norm)]])
+            norm.__class__ = target.norms[names[type(norm)]]
     mlp.backend = target.name
     mlp._layout = target.layout

@@ -75,7 +75,9 @@ class ThirdPartyPointNet(PointNet):
         """Return the distinct points of one cloud that won a channel; see `PointNet`."""
         if self._differences["activation_before_max"]:
             return super().critical_points(output)
-        return torch.unique(output.critical_indices)  # a negative maximum has a winner, too
+        # A negative maximum has a winner, too.
+        winners: Tensor = torch.unique(output.critical_indices)
+        return winners
 
     def _make_input_tnet(self, **options: Any) -> TNet:
         return super()._make_input_tnet(in_channels=self._differences["tnet_channels"], **options)
