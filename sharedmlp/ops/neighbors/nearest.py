@@ -39,11 +39,11 @@ def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
             result[at] = _sort_exactly(points, at[0], queries[at], rows[cloud, query], k)
         if bool(unsettled.any()):
             for cloud in unsettled.any(-1).nonzero()[:, 0].tolist():
-                query = unsettled[cloud].nonzero()[:, 0] + part.start
-                of_cloud = points[cloud + some.start]
-                widened = _GROWTH * (k + _EXTRA)
-                found = _widen(of_cloud, queries[cloud + some.start, query], k, widened)
-                result[cloud + some.start, query] = found
+                at = (cloud + some.start, unsettled[cloud].nonzero()[:, 0] + part.start)
+                # Equal queries have equal answers, and many ties come from many equal points.
+                several, inverse = queries[at].unique(dim=0, return_inverse=True)
+                found = _widen(points[at[0]], several, k, _GROWTH * (k + _EXTRA))
+                result[at] = found[inverse]
     return result
 
 
@@ -101,11 +101,9 @@ def _smallest(keys: Tensor, count: int) -> Tensor:
 def _widen(points: Tensor, queries: Tensor, k: int, width: int) -> Tensor:
     """Return the k nearest `(m, k)` in one cloud `(n, C)`, for queries `(m, C)` with many ties."""
     num_points = len(points)
-    if width >= num_points:  # equal queries, as in a cloud of equal points, have equal answers
-        queries, inverse = queries.unique(dim=0, return_inverse=True)
+    if width >= num_points:
         rows = torch.arange(num_points, device=points.device).expand(len(queries), -1)
-        cloud = rows.new_zeros(len(queries))
-        return _sort_exactly(points[None], cloud, queries, rows, k)[inverse]
+        return _sort_exactly(points[None], rows.new_zeros(len(queries)), queries, rows, k)
     products = Products.of(points[None], queries[None])
     result = queries.new_empty((len(queries), k), dtype=torch.int64)
     for some, part in tiles(1, len(queries), num_points, tile_size(points.device)):
