@@ -36,7 +36,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return the squared distances of float64 rows `(..., C)`, the ones that decide all answers.
 
     The same bits on every device. Never smaller for a difference that is larger in every channel:
-    so the distance of two boxes is a lower bound of the distances of their points, without a margin.
+    so the distance of two boxes is a lower bound of their points' distances, without a margin.
     """
     difference = a - b
     return sum_pairwise(difference * difference, -1)
@@ -73,16 +73,16 @@ class Products(NamedTuple):
 
     def part(self, clouds: slice, queries: slice) -> Products:
         """Return those of some clouds and some of their queries."""
-        return Products(
-            self.left[clouds, queries], self.right[clouds], self.error[clouds, queries]
-        )
+        return Products(self.left[clouds, queries], self.right[clouds], self.error[clouds, queries])
 
     def distances(self) -> Tensor:
         """Return `(b, q, n)` float64, off by at most `error`, possibly below zero."""
         return torch.bmm(self.left, self.right)
 
 
-def tiles(num_clouds: int, num_queries: int, num_points: int, size: int) -> list[tuple[slice, slice]]:
+def tiles(
+    num_clouds: int, num_queries: int, num_points: int, size: int
+) -> list[tuple[slice, slice]]:
     """Split clouds and queries so that no tile has more than `size` pairs, or one query.
 
     Small clouds are taken together, a large one is split by its queries.

@@ -25,7 +25,11 @@ def search_farthest(clouds: list[Tensor], starts: list[int], num_samples: int) -
         largest = clouds[waiting[0]]
         group = [i for i in waiting if 2 * len(clouds[i]) >= len(largest)]
         waiting = waiting[len(group) :]
-        if len(largest) >= _MIN_POINTS and largest.shape[1] <= MAX_DIMENSIONS and not largest.is_cuda:
+        if (
+            len(largest) >= _MIN_POINTS
+            and largest.shape[1] <= MAX_DIMENSIONS
+            and not largest.is_cuda
+        ):
             found = [farthest_in_leaves(clouds[i], starts[i], num_samples) for i in group]
         else:
             of_group = torch.tensor([starts[i] for i in group], device=largest.device)

@@ -19,7 +19,7 @@ from sharedmlp.ops.neighbors.nearest import kth_distance, nearest
 MAX_DIMENSIONS = 8
 # From this many pairs on, leaves are faster than all pairs.
 _MIN_PAIRS = 2**26
-_LEAF = 128
+_LEAF_SIZE = 128
 
 
 def leaves_pay(points: Tensor, queries: Tensor) -> bool:
@@ -37,7 +37,7 @@ class Leaves:
         high: `(L, C)`, the upper corners.
     """
 
-    def __init__(self, points: Tensor, size: int = _LEAF) -> None:
+    def __init__(self, points: Tensor) -> None:
         """Split a cloud `(n, C)` at medians of its widest axis; equal points stay together."""
         array = points.cpu().numpy()
         self.rows: list[Tensor] = []
@@ -48,7 +48,7 @@ class Leaves:
             block = array[rows]
             extent = block.max(0) - block.min(0)
             axis = int(extent.argmax())
-            if len(rows) > size and extent[axis] > 0:
+            if len(rows) > _LEAF_SIZE and extent[axis] > 0:
                 half = len(rows) // 2
                 order = block[:, axis].argpartition(half)
                 stack += [rows[order[half:]], rows[order[:half]]]

@@ -41,7 +41,7 @@ def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
             for cloud in unsettled.any(-1).nonzero()[:, 0].tolist():
                 at = (cloud + some.start, unsettled[cloud].nonzero()[:, 0] + part.start)
                 # Equal queries have equal answers, and many ties come from many equal points.
-                several, inverse = queries[at].unique(dim=0, return_inverse=True)
+                several, inverse = torch.unique(queries[at], dim=0, return_inverse=True)
                 found = _widen(points[at[0]], several, k, _GROWTH * (k + _EXTRA))
                 result[at] = found[inverse]
     return result

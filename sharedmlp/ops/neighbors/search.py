@@ -81,10 +81,14 @@ def _ball(points: Tensor, centers: Tensor, radius: float, k: int) -> Tensor:
 def _nearer(points: Tensor, centers: Tensor, pairs: Tensor, squared: float) -> Tensor:
     """Return which of some pairs, True in a bool `(b, q, n)`, are nearer, in their order."""
     step = max(1, tile_size(points.device) // points.shape[-1])
-    return torch.cat([
-        squared_distances(points[cloud, row], centers[cloud, center]) < squared
-        for cloud, center, row in (part.unbind(1) for part in pairs.nonzero().split(step))
-    ])
+    return torch.cat(
+        [
+            squared_distances(points[cloud, row], centers[cloud, center]) < squared
+            for cloud, center, row in (
+                part.unbind(1) for part in torch.split(pairs.nonzero(), step)
+            )
+        ]
+    )
 
 
 def _first_rows(inside: Tensor, k: int) -> Tensor:
