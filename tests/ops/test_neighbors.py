@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharedmlp.neighbors import ball_query, farthest_points, interpolation_weights, k_nearest
-from sharedmlp.ops.neighbors import distances, farthest, leaves, nearest, search
+from sharedmlp.ops.neighbors import distances, farthest, leaves, nearest
 from tests.covering import pairwise
 
 KINDS = ("random", "lattice", "equal", "repeated", "far", "half_at_origin")
@@ -331,18 +331,18 @@ def test_bad_input(name):
 def test_large_clouds_take_leaves_and_give_the_same(monkeypatch):
     points, seen = torch.randn(1500, 3), []
     monkeypatch.setattr(leaves, "_MIN_PAIRS", 1500 * 1500)
-    for name in ("nearest_in_leaves", "_ball_in_leaves"):
+    real = leaves.Leaves.__init__
 
-        def note(*arguments, real=getattr(search, name), name=name):
-            seen.append(name)
-            return real(*arguments)
+    def note(self, points):
+        seen.append(len(points))
+        real(self, points)
 
-        monkeypatch.setattr(search, name, note)
+    monkeypatch.setattr(leaves.Leaves, "__init__", note)
     near, ball = k_nearest(points, 20), ball_query(points, points, 0.3, 20)
-    assert seen == ["nearest_in_leaves", "_ball_in_leaves"]
+    assert seen == [1500] * 4  # points and queries, of either
     k_nearest(points[1:], 20)
     k_nearest(torch.randn(1500, 9), 20)  # too many dimensions
-    assert len(seen) == 2
+    assert len(seen) == 4
     p, few = points.numpy(), points[::60].numpy()
     np.testing.assert_array_equal(near[::60], plain_nearest(p, few, 20))
     np.testing.assert_array_equal(ball[::60], plain_ball(p, few, 0.3, 20))

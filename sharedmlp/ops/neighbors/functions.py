@@ -147,23 +147,9 @@ def farthest_points(
     if start is not None and seed is not None:
         raise ValueError("start names the first sample and seed draws it: pass either")
     rows = to_points(points, "points")
-    of_rows = to_batch(batch, rows, "points")
-    members: list[Tensor] = []
-    if of_rows is not None:
-        members = list(split_clouds(of_rows).values())
-        clouds = [rows[part] for part in members]
-    else:
-        clouds = list(rows if rows.ndim == 3 else rows[None])
-    starts = _first_samples([len(cloud) for cloud in clouds], start, seed)
+    clouds = to_batch(batch, rows, "points")
     with torch.no_grad():
-        found = search_farthest(clouds, starts, num_samples)
-    if of_rows is not None:
-        found = [part[samples] for part, samples in zip(members, found, strict=True)]
-        return to_users(torch.cat([of_rows[:0], *found]), points)
-    if rows.ndim == 2:
-        return to_users(found[0], points)
-    empty = torch.empty((0, num_samples), dtype=torch.int64, device=rows.device)
-    return to_users(torch.stack(found) if found else empty, points)
+        return to_users(_sample(rows, clouds, num_samples, start, seed), points)
 
 
 def interpolation_weights(
@@ -211,6 +197,31 @@ def interpolation_weights(
     if isinstance(points, Tensor):
         return to_users(found, points), to_users(weights, points).to(points.dtype)
     return to_users(found, points), to_users(weights, points).astype(points.dtype)
+
+
+def _sample(
+    points: Tensor,
+    batch: Tensor | None,
+    num_samples: int,
+    start: int | None,
+    seed: int | np.random.Generator | torch.Generator | None,
+) -> Tensor:
+    """Do what `farthest_points` does, for float64 points and a checked batch vector."""
+    members: list[Tensor] = []
+    if batch is not None:
+        members = list(split_clouds(batch).values())
+        clouds = [points[rows] for rows in members]
+    else:
+        clouds = list(points if points.ndim == 3 else points[None])
+    starts = _first_samples([len(cloud) for cloud in clouds], start, seed)
+    found = search_farthest(clouds, starts, num_samples)
+    if batch is not None:
+        chosen = [rows[samples] for rows, samples in zip(members, found, strict=True)]
+        return torch.cat([batch[:0], *chosen])
+    if points.ndim == 2:
+        return found[0]
+    empty = torch.empty((0, num_samples), dtype=torch.int64, device=points.device)
+    return torch.stack(found) if found else empty
 
 
 def _first_samples(

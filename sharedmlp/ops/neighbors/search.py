@@ -81,14 +81,9 @@ def _ball(points: Tensor, centers: Tensor, radius: float, k: int) -> Tensor:
 def _nearer(points: Tensor, centers: Tensor, pairs: Tensor, squared: float) -> Tensor:
     """Return which of some pairs, True in a bool `(b, q, n)`, are nearer, in their order."""
     step = max(1, tile_size(points.device) // points.shape[-1])
-    return torch.cat(
-        [
-            squared_distances(points[cloud, row], centers[cloud, center]) < squared
-            for cloud, center, row in (
-                part.unbind(1) for part in torch.split(pairs.nonzero(), step)
-            )
-        ]
-    )
+    parts = [part.unbind(1) for part in torch.split(pairs.nonzero(), step)]
+    distances = [squared_distances(points[i, row], centers[i, j]) for i, j, row in parts]
+    return torch.cat(distances) < squared
 
 
 def _first_rows(inside: Tensor, k: int) -> Tensor:
