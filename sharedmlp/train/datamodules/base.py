@@ -154,7 +154,7 @@ class PointCloudDataModule(pl.LightningDataModule):
                 "validate on, and the best checkpoint is chosen by validation: raise val_fraction"
             )
         if are_normalized(pool.points[:: max(1, len(pool) // 256)]):
-            self.preprocessing |= {"centre": "mean", "scale": "unit sphere"}
+            self.preprocessing |= {"center": "mean", "scale": "unit sphere"}
         self.datasets["train"] = self._dataset(pool, train, resample=True)
         self.datasets["val"] = self._dataset(pool, val, resample=False)
 
