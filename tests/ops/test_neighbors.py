@@ -380,6 +380,23 @@ def test_a_trace_does_not_record_constants():
         torch.jit.trace(lambda x: k_nearest(x, 2), torch.randn(5, 3), check_trace=False)
 
 
+def test_compiled_code_calls_them_as_they_are():
+    def all_of_them(x):
+        rows, weights = interpolation_weights(x, x[:, :9])
+        return (
+            k_nearest(x, 5),
+            farthest_points(x, 6),
+            ball_query(x, x[:, :4], 0.5, 3),
+            rows,
+            weights,
+        )
+
+    points = torch.randn(2, 40, 3)
+    compiled = torch.compile(all_of_them, backend="eager")(points)
+    for found, expected in zip(compiled, all_of_them(points), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_few_queries_are_sorted_again(monkeypatch):
     """Of random points nearly all are certain at once: else this would be slow."""
     again = 0
