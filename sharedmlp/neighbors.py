@@ -14,11 +14,12 @@ The lowest bits of each make room for its row, and NumPy's partition selects the
 integers: 2.5 ms for 1,024 x 1,024 pairs where argpartition took 6 and topk 18 (one thread, AVX2).
 Distances too close to tell apart are computed exactly, for the few queries that have any. Memory
 is bounded by a tile, the points and the answer. Large clouds in up to 8 dimensions are split into
-leaves of a k-d tree, of which only the near ones are searched.
+leaves of a k-d tree, of which only the near ones are searched. None of this can be traced or
+exported: torch.jit.trace gets an error instead of constants.
 
 What was weighed against it: scipy's k-d tree, several times faster for 200,000 points in 3
-dimensions (3 s where this takes 10 on a busy core), but slower from 8 dimensions on (1,024 points
-in 3, 8, 16 and 64 dimensions: 4, 11, 18 and 41 ms), silent about the order of ties, and a
+dimensions (3 s where this takes 6 to 11 on a busy core), but slower from 8 dimensions on (1,024
+points in 3, 8, 16 and 64 dimensions: 4, 11, 18 and 41 ms), silent about the order of ties, and a
 dependency. pykdtree is silent about ties too, faiss and fpsample compute in float32, torch_cluster
 has to be compiled for each version of torch. None of them is needed or used.
 """

@@ -365,6 +365,38 @@ def test_no_tile_holds_more_pairs_than_allowed(monkeypatch):
     assert 150 <= largest <= 2000
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 64, 101])
+def test_the_distances_that_decide_are_the_same_bits_everywhere(channels):
+    points, queries = torch.randn(40, channels).double(), torch.randn(30, channels).double()
+    found = distances.squared_distances(queries[:, None], points)
+    np.testing.assert_array_equal(found, all_distances(points.numpy(), queries.numpy()))
+    strided = distances.squared_distances(queries.t().contiguous().t()[:, None], points)
+    assert torch.equal(found, strided)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+def test_a_trace_does_not_record_constants():
+    with pytest.raises(RuntimeError, match="as constants"):
+        torch.jit.trace(lambda x: k_nearest(x, 2), torch.randn(5, 3), check_trace=False)
+
+
+def test_compiled_code_calls_them_as_they_are():
+    def all_of_them(x):
+        rows, weights = interpolation_weights(x, x[:, :9])
+        return (
+            k_nearest(x, 5),
+            farthest_points(x, 6),
+            ball_query(x, x[:, :4], 0.5, 3),
+            rows,
+            weights,
+        )
+
+    points = torch.randn(2, 40, 3)
+    compiled = torch.compile(all_of_them, backend="eager")(points)
+    for found, expected in zip(compiled, all_of_them(points), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_few_queries_are_sorted_again(monkeypatch):
     """Of random points nearly all are certain at once: else this would be slow."""
     again = 0

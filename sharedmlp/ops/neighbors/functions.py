@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.disable_compile import eagerly
 from sharedmlp.ops.neighbors.distances import squared_distances, sum_pairwise
 from sharedmlp.ops.neighbors.farthest import search_farthest
 from sharedmlp.ops.neighbors.inputs import (
@@ -25,6 +26,7 @@ from sharedmlp.ops.neighbors.search import search_ball, search_nearest
 _EPSILON = 1e-8
 
 
+@eagerly
 def k_nearest(
     points: Array,
     k: int,
@@ -67,6 +69,7 @@ def k_nearest(
     return to_users(found, points)
 
 
+@eagerly
 def ball_query(
     points: Array,
     centers: Array,
@@ -111,6 +114,7 @@ def ball_query(
     return to_users(found, points)
 
 
+@eagerly
 def farthest_points(
     points: Array,
     num_samples: int,
@@ -152,6 +156,7 @@ def farthest_points(
         return to_users(_sample(rows, clouds, num_samples, start, seed), points)
 
 
+@eagerly
 def interpolation_weights(
     points: Array,
     centers: Array,

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedmlp.ops import torch_internals
+
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
 _LARGEST = 1e150  # the square of twice as much is a float64
@@ -20,10 +22,16 @@ def to_points(array: Tensor | NDArray[Any], name: str) -> Tensor:
     """Return coordinates as float64, without a gradient.
 
     Raises:
+        RuntimeError: If torch.jit.trace is active.
         TypeError: If it is no tensor or array of floating-point numbers.
         ValueError: If the shape is not `(B, N, C)` or `(N, C)`, or a number is NaN, infinite or
             beyond 1e150.
     """
+    if torch_internals.jit_is_tracing():
+        raise RuntimeError(
+            "a trace would record the neighbors of this input as constants: pass neighbors that "
+            "were found before, or find them with plain operations"
+        )
     if isinstance(array, np.ndarray) and array.dtype in (np.float16, np.float32, np.float64):
         points = torch.from_numpy(np.array(array, dtype=np.float64))
     elif isinstance(array, Tensor) and array.is_floating_point():
