@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.disable_compile import eagerly
+from sharedmlp.ops.disable_compile import disable_compile
 from sharedmlp.ops.neighbors.distances import squared_distances, sum_pairwise
 from sharedmlp.ops.neighbors.farthest import search_farthest
 from sharedmlp.ops.neighbors.inputs import (
@@ -26,7 +26,7 @@ from sharedmlp.ops.neighbors.search import search_ball, search_nearest
 _EPSILON = 1e-8
 
 
-@eagerly
+@disable_compile
 def k_nearest(
     points: Array,
     k: int,
@@ -69,7 +69,7 @@ def k_nearest(
     return to_users(found, points)
 
 
-@eagerly
+@disable_compile
 def ball_query(
     points: Array,
     centers: Array,
@@ -114,7 +114,7 @@ def ball_query(
     return to_users(found, points)
 
 
-@eagerly
+@disable_compile
 def farthest_points(
     points: Array,
     num_samples: int,
@@ -156,7 +156,7 @@ def farthest_points(
         return to_users(_sample(rows, clouds, num_samples, start, seed), points)
 
 
-@eagerly
+@disable_compile
 def interpolation_weights(
     points: Array,
     centers: Array,
