@@ -1,11 +1,4 @@
-from sharedmlp.utils.seeds import derive_seed, generator_for_name, run_seed
-
-
-def test_the_seed_of_the_run(monkeypatch):
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-    assert run_seed() == 0
-    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
-    assert run_seed() == 7
+from sharedmlp.utils.seeds import derive_seed, generator_for_name
 
 
 def test_derived_seeds_differ_by_order_and_by_trailing_zeros():
