@@ -198,7 +198,7 @@ def test_a_model_that_they_do_not_have_is_not_exported():
     with pytest.raises(ValueError, match="unknown source 'yan': choose one of yanx27, fxia22"):
         export_weights(narrow, "yan")
     with pytest.raises(ValueError, match="expected a PointNet, got a Sequential"):
-        export_weights(torch.nn.Sequential(narrow), "antao97")  # type: ignore[arg-type]
+        export_weights(torch.nn.Sequential(narrow), "antao97")  # type: ignore[arg-type]  # what is tested
     narrow.head.layers[0].register_buffer("mask", torch.ones(1))
     with pytest.raises(ValueError, match=r"has no place for head.layers.0.mask"):
         export_weights(narrow, "antao97")
