@@ -1,6 +1,7 @@
 """The plain formula of a shared MLP, `x @ W.T + b` and textbook norms: the tests' oracle."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Formula:
     buffers: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, mlp: nn.Module, norm: str | None, activation: str | None) -> "Formula":
+    def of(cls, mlp: Any, norm: str | None, activation: str | None) -> "Formula":
         formula = cls(norm, activation, mlp.training)
         formula.momentum = getattr(mlp.layers[0].norm, "momentum", 0.1)
         for name, value in mlp.named_parameters():

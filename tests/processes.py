@@ -5,18 +5,16 @@ import os
 from datetime import timedelta
 
 import torch
-import torch.multiprocessing as mp
 from torch import distributed
+from torch.multiprocessing.spawn import start_processes
 
 # So that what takes long to import is imported once, by the server that the processes fork off.
 multiprocessing.set_forkserver_preload(["sharedmlp.cli.lightning"])
 
 
 def run_processes(world_size, work, folder):
-    """Runs ``work(rank, folder)`` in gloo processes and returns their results, by rank."""
-    mp.start_processes(
-        _run, (world_size, work, folder), nprocs=world_size, start_method="forkserver"
-    )
+    """Runs `work(rank, folder)` in gloo processes and returns their results, by rank."""
+    start_processes(_run, (world_size, work, folder), nprocs=world_size, start_method="forkserver")
     return [
         torch.load(folder / f"{rank}.pt", weights_only=True)  # noqa: TID251 - plain values
         for rank in range(world_size)

@@ -9,6 +9,7 @@ import pickle  # noqa: TID251 - to write what must not be read
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_lightning_is_told_to_unpickle_plain_values_alone(inside, command):
     def tell(**options):
         raise Told(options)
 
-    cli = SharedMLPCLI.__new__(SharedMLPCLI)
+    cli: Any = SharedMLPCLI.__new__(SharedMLPCLI)
     cli.model = make_task()
     cli.trainer = SimpleNamespace(world_size=1, callbacks=[], **{command: tell})
     data = Namespace(class_path="D", init_args=Namespace(batch_size=1))

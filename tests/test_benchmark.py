@@ -3,6 +3,7 @@ import importlib.util
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -231,7 +232,8 @@ class FakeWorker:
 
 @pytest.mark.parametrize("contended", [True, False])
 def test_contended_means_a_busy_process_for_as_long_as_it_runs(contended, monkeypatch):
-    disturbers, asked = [], set()
+    disturbers: list[Any] = []
+    asked: set[Any] = set()
     monkeypatch.syspath_prepend(SCRIPTS)
     from benchmark_contention import start_contention
 
@@ -322,11 +324,12 @@ def test_a_network_that_does_not_fit_is_an_error_of_its_own():
 
 def test_the_field_network_is_the_same_network():
     """With the same weights it computes what this library's plain conv1d network computes."""
-    field = FieldPointNet(5).double()
-    own = create_model("pointnet", 5, backend="conv1d", fused=False, dropout=0.0).double()
+    field: Any = FieldPointNet(5).double()
+    own: Any = create_model("pointnet", 5, backend="conv1d", fused=False, dropout=0.0).double()
     field.dropout.p = 0.0
-    for kind in ((nn.Conv1d, nn.Linear), nn.BatchNorm1d):
-        pairs = zip(
+    kinds: tuple[Any, ...] = ((nn.Conv1d, nn.Linear), nn.BatchNorm1d)
+    for kind in kinds:
+        pairs: Any = zip(
             (m for m in field.modules() if isinstance(m, kind)),
             (m for m in own.modules() if isinstance(m, kind)),
             strict=True,
@@ -363,6 +366,8 @@ def test_multiply_adds_are_those_that_torch_counts():
 
 def test_the_picture_shows_every_measured_variant():
     figure = plot_benchmark(made_up())
+    train: Any
+    memory: Any
     train, evaluation, memory = figure.axes
     names = [label.get_text() for label in train.get_yticklabels()]
     assert names[0] == VARIANTS[REFERENCE].label

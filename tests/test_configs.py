@@ -1,7 +1,9 @@
 """Every shipped config, run on tiny data of the kind that it describes."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from tests.data.test_modelnet40_normals import write_set
 from tests.train.tiny import write_hdf5, write_tree
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-MAKERS = {
+MAKERS: dict[str, Callable[..., Any]] = {
     "quickstart": lambda root: None,  # makes its own
     "modelnet10": write_hdf5,
     "modelnet40": write_hdf5,

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -38,7 +38,8 @@ def find_blocks(text):
 
 def run_blocks(blocks):
     """Returns for each block the exception it raised, or None."""
-    namespace, errors = {}, {}
+    namespace: dict[str, Any] = {}
+    errors: dict[Block, Exception | None] = {}
     before = torch.get_default_dtype()
     try:
         for block in blocks:
@@ -82,6 +83,8 @@ def test_a_failing_block_is_located_and_leaves_the_default_dtype_alone():
     first, second, third = run_blocks(broken).values()
     assert first is None
     assert isinstance(second, AssertionError)
+    assert second.__traceback__ is not None
+    assert second.__traceback__.tb_next is not None
     assert second.__traceback__.tb_next.tb_lineno == 9
     assert third is None  # the blocks behind it are still reported
     assert broken[1].name == "two:line-8"

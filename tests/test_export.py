@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -167,7 +168,7 @@ def test_safetensors_are_the_network_again_on_any_backend(files, model):
     assert not again.training
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
-    other = load_safetensors(files["safetensors"], backend="conv2d")
+    other: Any = load_safetensors(files["safetensors"], backend="conv2d")
     assert isinstance(other.local_mlp.layers[0].linear, nn.Conv2d)
     points = torch.randn(3, 9, 6)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def run_script(monkeypatch, name, *arguments):
 def check_picture(drawn):
     """A drawing is neither empty nor heavy, and of the size of the one in docs."""
     picture = imread(drawn)[..., :3]
-    inked = (picture < 0.95).any(-1)
+    inked: Any = (picture < 0.95).any(-1)
     assert 0.02 < inked.mean() < 0.9
     assert not inked[[0, -1]].any()  # nothing is cut off at the top and the bottom
     assert drawn.stat().st_size < 150_000

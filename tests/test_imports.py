@@ -1,11 +1,11 @@
-"""What ``import sharedmlp`` costs the one who wants a layer."""
+"""What `import sharedmlp` costs the one who wants a layer."""
 
 import subprocess
 import sys
 
 
 def test_importing_the_package_imports_torch_and_nothing_else():
-    """Not even the parts of torch, such as its compiler, that ``import torch`` leaves out."""
+    """Not even the parts of torch, such as its compiler, that `import torch` leaves out."""
     code = """
 import sys, torch
 before = set(sys.modules)

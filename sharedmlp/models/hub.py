@@ -52,7 +52,8 @@ class HubModel(  # type: ignore[misc]  # the mixin takes more arguments than are
         known, made = described_model(described, options)
         # Not strict, as is the mixin's default, a network of other widths or with weights left out
         # would load and compute something.
-        load = super(HubModel, hub_class(known.builder))._from_pretrained
+        builder: Any = known.builder  # mypy takes no class with a metaclass for hashable
+        load = super(HubModel, hub_class(builder))._from_pretrained
         model = load(**{**made, **places, "strict": True})
         model.metadata = read_metadata(config.get("metadata", {}))
         return model
@@ -84,8 +85,9 @@ def as_hub_model(model: PointCloudModel) -> PointCloudModel:
     """Return the same network with the mixin; both have the same parameters in memory."""
     if isinstance(model, HubModel):
         return model
+    network: Any = type(model)
     with torch.device("meta"):
-        twin = hub_class(type(model))(**model.options)
+        twin: PointCloudModel = hub_class(network)(**model.options)
     twin.load_state_dict(model.state_dict(), assign=True)
     twin.metadata = model.metadata
     return twin

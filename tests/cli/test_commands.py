@@ -5,6 +5,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,7 @@ def test_predict_names_files_on_the_terminal_and_in_csv(inside, capsys, ckpt_pat
     for row, line, (_, probabilities) in zip(rows, lines, expected, strict=True):
         assert list(row) == ["file", "prediction", *(f"p({name})" for name in CLASSES)]
         found = torch.tensor([float(row[f"p({name})"]) for name in CLASSES])
+        assert isinstance(probabilities, torch.Tensor)
         torch.testing.assert_close(found, probabilities, rtol=0, atol=1e-5)
         assert row["prediction"] == CLASSES[int(probabilities.argmax())]
         order = probabilities.argsort(descending=True).tolist()
@@ -209,7 +211,7 @@ def test_what_cannot_be_shown_is_said(inside, capsys, arguments, message):
 
 @pytest.mark.parametrize("option", ["--config", "--data", "--data.root", "--trainer.devices"])
 def test_predict_on_data_is_lightnings(option, monkeypatch):
-    seen = []
+    seen: list[Any] = []
     monkeypatch.setattr("sharedmlp.cli.lightning.run", seen.append)
     for arguments in (["predict", "--ckpt_path", "a", option, "b"], ["predict", f"{option}=b"]):
         main(arguments)

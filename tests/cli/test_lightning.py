@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def newest_run():
 @pytest.fixture
 def built(monkeypatch):
     """Which of the pointwise layers the tested network is made of."""
-    kinds = set()
+    kinds: set[Any] = set()
 
     def record(task):
         kinds.update(
@@ -141,7 +142,8 @@ def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypa
         seen.extend(points)
         return torch.tensor([1.0, 0.0, 0.0]).expand(len(points), 3)
 
-    drawn, seen = [], []
+    drawn: list[Any] = []
+    seen: list[Any] = []
     monkeypatch.setattr(ClassificationTask, "forward", forward)
     monkeypatch.setattr("sharedmlp.reports.test_report._MOST_MISTAKES", 2)
     monkeypatch.setattr(

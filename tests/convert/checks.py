@@ -1,5 +1,7 @@
 """Compares a network on a large input with the classifier on each window of it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +57,7 @@ def crops_of(x: Tensor, size: int, stride: int):
             yield top, left, x[..., top : top + size, left : left + size]
 
 
-def check_padded(model: nn.Module, network: nn.Module, x: Tensor, size: int, stride: int) -> None:
+def check_padded(model: Any, network: nn.Module, x: Tensor, size: int, stride: int) -> None:
     """Every position of the map is the head on its own features, which padding changes in part.
 
     Those features of a window are the classifier's own that see no padding but the image's.

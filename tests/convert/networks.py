@@ -74,9 +74,9 @@ class FunctionalHead(nn.Module):
 
 
 def vgg16(width: float = 1, padding: int = 1, size: int = 7, num_classes: int = 1000) -> Classifier:
-    """Simonyan and Zisserman 2015, configuration D; ``size`` is that of the last features.
+    """Simonyan and Zisserman 2015, configuration D; `size` is that of the last features.
 
-    Padded, 224 pixels make 7 of them; unpadded, 212 + 32 * (size - 1) make ``size``.
+    Padded, 224 pixels make 7 of them; unpadded, 212 + 32 * (size - 1) make `size`.
     """
     layers: list[nn.Module] = []
     channels = 3

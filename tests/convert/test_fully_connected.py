@@ -2,6 +2,7 @@
 
 import itertools
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,8 @@ def test_each_weight_sits_where_its_input_sat(kernel):
     first = fc_to_conv(linear, 5, kernel).weight
     last = fc_to_conv(linear, 5, kernel, order="channels_last").weight
     for channel in range(5):
-        for number, place in enumerate(itertools.product(*map(range, kernel))):
+        places: Any = itertools.product(*map(range, kernel))
+        for number, place in enumerate(places):
             of_first = linear.weight[:, channel * prod(kernel) + number]
             assert torch.equal(first[(slice(None), channel, *place)], of_first)
             of_last = linear.weight[:, number * 5 + channel]
@@ -209,7 +211,7 @@ def test_input_sizes_and_orders_that_do_not_fit():
     with pytest.raises(ValueError, match=r"input_size is .* got -3"):
         conv_to_fc(conv, -3)
     with pytest.raises(ValueError, match=r"order is .* got 'last'"):
-        conv_to_fc(conv, 3, order="last")
+        conv_to_fc(conv, 3, order="last")  # type: ignore[arg-type]  # what is tested
 
 
 def test_what_is_kept():
@@ -220,6 +222,7 @@ def test_what_is_kept():
     conv = fc_to_conv(linear, 5, 3)
     for module in (conv, conv_to_fc(conv, 3)):
         assert not module.training
+        assert module.bias is not None
         assert (module.weight.requires_grad, module.bias.requires_grad) == (True, False)
         assert module.weight.dtype == torch.float64
     conv(torch.randn(2, 5, 3, 3, dtype=torch.float64))

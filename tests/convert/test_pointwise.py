@@ -1,5 +1,7 @@
 """Statement 1: a linear layer at every position is a convolution with kernel 1; statement 6."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -18,7 +20,7 @@ from tests.tolerances import assert_close
 
 DTYPES = [torch.float64, torch.float32]
 # To a convolution, and the axes of its input: batch, positions, channels -> channels first.
-TO_CONV = {
+TO_CONV: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
     "conv1d": (linear_to_conv1d, nn.Conv1d, (2, 7, 3)),
     "conv2d": (linear_to_conv2d, nn.Conv2d, (2, 4, 7, 3)),
 }
@@ -41,9 +43,9 @@ def test_a_linear_layer_at_every_position_is_a_convolution(kind, bias, dtype):
     convert, cls, shape = TO_CONV[kind]
     linear = nn.Linear(3, 5, bias=bias, dtype=dtype)
     conv = convert(linear)
-    x = torch.randn(shape, dtype=dtype, requires_grad=True)
+    x: Any = torch.randn(shape, dtype=dtype, requires_grad=True)
     plain_x = x.detach().clone().requires_grad_()
-    weight = linear.weight.detach().clone().requires_grad_()
+    weight: Any = linear.weight.detach().clone().requires_grad_()
     expected = plain_x @ weight.T
     if bias:
         expected = expected + linear.bias.detach()
@@ -102,7 +104,7 @@ def test_round_trips_are_bit_identical(kind, bias):
 
 
 def test_conv3d_to_linear():
-    conv = nn.Conv3d(3, 5, 1).double()
+    conv: Any = nn.Conv3d(3, 5, 1).double()
     x = torch.randn(2, 4, 6, 7, 3, dtype=torch.float64)
     assert_close(conv_to_linear(conv)(x), x @ conv.weight.reshape(5, 3).T + conv.bias)
     same = nn.Conv2d(3, 5, 1, padding="same", dilation=2).double()  # all of which change nothing
@@ -133,7 +135,7 @@ class Doubled(nn.Linear):
 
 def replaced_forward():
     linear = nn.Linear(3, 5)
-    linear.forward = lambda x: 2 * x
+    linear.forward = lambda x: 2 * x  # type: ignore[method-assign, assignment]
     return linear
 
 

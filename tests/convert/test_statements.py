@@ -5,6 +5,7 @@ Each against loops and plain formulas.
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -52,8 +53,11 @@ def test_a_shared_mlp_on_patches_is_a_network_in_network(backend, dtype):
     plain = SharedMLP([4 * 9, 8, 6], norm=None).to(dtype)
     mlp = SharedMLP([4 * 9, 8, 6], norm=None, backend=backend, channel_dim=1).to(dtype)
     mlp.load_state_dict(plain.state_dict())
-    first, second = plain.layers[0].linear, plain.layers[1].linear
-    network = nn.Sequential(fc_to_conv(first, 4, 3), nn.ReLU(), linear_to_conv2d(second), nn.ReLU())
+    first: Any = plain.layers[0].linear
+    second: Any = plain.layers[1].linear
+    network: Any = nn.Sequential(
+        fc_to_conv(first, 4, 3), nn.ReLU(), linear_to_conv2d(second), nn.ReLU()
+    )
     assert [tuple(network[i].weight.shape) for i in (0, 2)] == [(8, 4, 3, 3), (6, 8, 1, 1)]
 
     x = images(2, 4, 7, 9, dtype=dtype)
@@ -73,7 +77,8 @@ def test_the_first_layer_of_pointnet_is_a_1_x_3_convolution(backend, dtype):
     plain = SharedMLP([3, 64, 128], norm=None).to(dtype)
     mlp = SharedMLP([3, 64, 128], norm=None, backend=backend).to(dtype)
     mlp.load_state_dict(plain.state_dict())
-    first, second = plain.layers[0].linear, plain.layers[1].linear
+    first: Any = plain.layers[0].linear
+    second: Any = plain.layers[1].linear
     wide = fc_to_conv(first, 1, (1, 3))
     assert wide.weight.shape == (64, 1, 1, 3)
     assert sum(p.numel() for p in wide.parameters()) == 3 * 64 + 64

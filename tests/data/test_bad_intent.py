@@ -15,6 +15,7 @@ import tracemalloc
 import zipfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -251,7 +252,7 @@ def test_a_cache_with_a_pickle_in_it_is_made_anew(tmp_path):
     path = root / "a" / "train" / "a.off"
     path.parent.mkdir(parents=True)
     path.write_text(TETRAHEDRON)
-    options = {"pool_size": 8, "num_workers": 0, "progress": False}
+    options: dict[str, Any] = {"pool_size": 8, "num_workers": 0, "progress": False}
     expected = np.array(prepare_mesh_tree(root, "train", **options).points)
     (points,) = root.rglob("points.npy")
     size = points.stat().st_size

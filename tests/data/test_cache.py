@@ -235,6 +235,7 @@ def test_the_processes_of_a_killed_build_end_too(tmp_path):
     started = fork.Event()
     process = fork.Process(target=prepare_slowly, args=(tree, started))
     process.start()
+    assert process.pid is not None
     try:
         assert started.wait(20)
         assert wait_for(lambda: len(group(process.pid)) == 2)

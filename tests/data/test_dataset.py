@@ -1,5 +1,6 @@
 import multiprocessing
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_items(pool, resample):
         "label": ((), torch.int64),
         "index": ((), torch.int64),
     }
-    assert (item["label"], item["index"]) == (2, 5)
+    assert (int(item["label"]), int(item["index"])) == (2, 5)
     rows = rows_of(item["points"], pool.points[5])
     assert len(set(rows)) == 20  # without replacement
     assert rows != list(range(20))  # and not the first ones
@@ -140,6 +141,7 @@ def test_a_mapped_pool_travels_by_name(pool, tmp_path):
     sent = bytes(ForkingPickler.dumps(mapped))
     assert len(sent) < pool.points.nbytes
     received = ForkingPickler.loads(sent)
+    assert isinstance(mapped.points, np.memmap)
     assert received.points.filename == mapped.points.filename
     assert not received.points.flags.writeable
     for copy in (received, ForkingPickler.loads(ForkingPickler.dumps(pool))):
@@ -186,7 +188,7 @@ def test_what_does_not_fit_the_pool_is_refused(pool, options, message):
     ],
 )
 def test_a_pool_that_does_not_fit_together_is_refused(changes, message):
-    good = {
+    good: dict[str, Any] = {
         "points": np.zeros((2, 5, 3), dtype=np.float32),
         "labels": np.array([0, 1]),
         "names": ("x", "y"),

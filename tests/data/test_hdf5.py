@@ -96,7 +96,7 @@ def test_files_that_are_no_hdf5_or_cut_short(tmp_path):
 def test_empty_lists_and_other_splits(tmp_path):
     root = write_set(tmp_path / "set")
     with pytest.raises(ValueError, match="'train' or 'test', got 'val'"):
-        read_hdf5(root, "val")
+        read_hdf5(root, "val")  # type: ignore[arg-type]  # what is tested
     (root / "train_files.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"train_files\.txt is empty"):
         read_hdf5(root, "train")

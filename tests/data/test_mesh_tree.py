@@ -4,6 +4,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,7 +215,7 @@ def test_a_damaged_cache_is_built_anew(tree, damage, caplog):
 
 
 def test_an_interrupted_build_leaves_nothing(tree, monkeypatch):
-    sampled = []
+    sampled: list[Any] = []
 
     def interrupt(source, **options):
         if len(sampled) == 3:
@@ -230,7 +231,7 @@ def test_an_interrupted_build_leaves_nothing(tree, monkeypatch):
 
 
 def test_the_loser_of_a_race_takes_the_winners_cache(tree, monkeypatch):
-    winner = []
+    winner: list[Any] = []
 
     def overtaken(source, **options):
         if not winner:

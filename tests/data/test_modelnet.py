@@ -95,6 +95,8 @@ def test_two_processes_at_once_fetch_it_once(web, tmp_path):
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
         other.stdin.write("go\n")
         other.stdin.flush()

@@ -26,7 +26,7 @@ def write_set(root, train=3, test=2, classes=CLASSES, num_points=POINTS):
     root.mkdir()
     (root / "modelnet40_shape_names.txt").write_text("".join(f"{name}\n" for name in classes))
     (root / "modelnet10_shape_names.txt").write_text(f"{classes[1]}\n")
-    lists = {"train": [], "test": []}
+    lists: dict[str, list[str]] = {"train": [], "test": []}
     for label, name in enumerate(classes):
         (root / name).mkdir()
         for number in range(1, train + test + 1):
@@ -142,7 +142,7 @@ def fault(line, found):
 
 
 # name: (content, the reason)
-BAD = {
+BAD: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "the file is empty"),
     "only line ends": ("\n\n", "the file is empty"),
     "cut short within a line": (f"{LINE}\n{LINE}\n1,2,3,0,", fault(3, "1,2,3,0,")),

@@ -99,7 +99,7 @@ def test_normalize_refuses_what_it_cannot_use():
     with pytest.raises(ValueError, match="got \\(0, 3\\)"):
         normalize_points(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="finite"):
-        normalize_points([[0, 0, np.nan], [1, 1, 1]])
+        normalize_points([[0.0, 0.0, np.nan], [1.0, 1.0, 1.0]])
 
 
 def test_normalized_clouds_are_told_from_others():

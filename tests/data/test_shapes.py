@@ -1,3 +1,5 @@
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,8 @@ def contents(root):
 
 def test_every_mesh_can_be_read(tree):
     assert len(SHAPE_CLASSES) >= 10
-    for split, count in (("train", 4), ("test", 2)):
+    splits: list[tuple[Literal["train", "test"], int]] = [("train", 4), ("test", 2)]
+    for split, count in splits:
         pool = prepare_mesh_tree(
             tree, split, pool_size=64, num_workers=0, progress=False, strict=True
         )
@@ -83,7 +86,7 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 
 def test_an_interrupted_call_leaves_nothing(tmp_path, monkeypatch):
-    made = []
+    made: list[Any] = []
 
     def interrupt(*args):
         if len(made) == 5:

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from sharedmlp.data import (
     RandomTranslation,
 )
 
-ALL = {
+ALL: dict[str, Any] = {
     "rotation": RandomRotation(),
     "jitter": RandomJitter(),
     "scale": RandomScale(),

@@ -1,6 +1,7 @@
 """Trains a network and its fused copy side by side and compares every number."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def reason(model, layer="linear"):
 def check(model, x, fused=None, *, dtype=torch.float64, kind="fused"):
     """Two training steps with SGD, an evaluation with gradients and one without.
 
-    ``fused`` are the names of the layers that are to run fused in all of them, where given.
+    `fused` are the names of the layers that are to run fused in all of them, where given.
     """
     plain, ours = pair(model, dtype)
     x = x.to(dtype)
@@ -60,7 +61,7 @@ def check(model, x, fused=None, *, dtype=torch.float64, kind="fused"):
             points = x.clone().requires_grad_()
             outputs = [t for t in tree_leaves(m(points)) if isinstance(t, Tensor)]
             generator = torch.Generator().manual_seed(2)
-            loss = sum(
+            loss: Any = sum(
                 (t * torch.randn(t.shape, dtype=dtype, generator=generator)).sum()
                 for t in outputs
                 if t.is_floating_point()

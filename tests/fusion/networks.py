@@ -1,6 +1,7 @@
 """Networks in the spellings of the field, written anew: what `fuse` is for."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class PortTNet(nn.Module):
         x = torch.max(x, 2, keepdim=True)[0]
         x = x.view(-1, 48)
         x = self.fc2(F.relu(self.bn4(self.fc1(x))))
-        identity = np.eye(self.size).flatten().astype(np.float32)
+        identity: Any = np.eye(self.size).flatten().astype(np.float32)
         identity = Variable(torch.from_numpy(identity)).view(1, self.size**2).repeat(batch, 1)
         if x.is_cuda:
             identity = identity.cuda()
@@ -149,7 +150,7 @@ class EdgeNet(nn.Module):
 
 
 class Pattern(nn.Module):
-    """Layer and batch norm, and then what a test wants: ``head(norm(linear(x)))``."""
+    """Layer and batch norm, and then what a test wants: `head(norm(linear(x)))`."""
 
     def __init__(self, linear, norm, head):
         super().__init__()
@@ -162,7 +163,7 @@ class Pattern(nn.Module):
         return self.head(x)
 
 
-def conv1d(head, norm=True, widths=(4, 9)):
+def conv1d(head, norm=True, widths: tuple[int, int] = (4, 9)):
     """A Pattern of Conv1d on (B, 4, N)."""
     return Pattern(nn.Conv1d(*widths, 1), nn.BatchNorm1d(widths[1]) if norm else None, head)
 

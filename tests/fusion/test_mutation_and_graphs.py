@@ -1,5 +1,7 @@
 """What writes into tensors, and what goes its own way through autograd."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -182,7 +184,8 @@ def test_hooks_run_and_see_numbers():
         return F.relu(m.bn2(m.conv2(x))).max(2)[0]
 
     plain, ours = pair(Body(body))
-    seen, results = ([], []), []
+    seen: tuple[list[Any], list[Any]] = ([], [])
+    results = []
     for m, notes in zip((plain, ours), seen, strict=True):
         install(m, notes)
         x = POINTS.clone().requires_grad_()

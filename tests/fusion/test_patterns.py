@@ -29,7 +29,8 @@ GROUPS = cloud(3, 4, 5, 6)
         lambda x: x.max(dim=-1, keepdim=True)[0],
         lambda x: x.max(2),
         lambda x: x.max(axis=2, keepdims=True)[0],
-        lambda x: torch.amax(x, axis=-1, keepdims=False),
+        # NumPy's names, which torch takes but does not declare.
+        lambda x: torch.amax(x, axis=-1, keepdims=False),  # type: ignore[call-arg]
         lambda x: torch.max(x, 2, keepdim=True),
         lambda x: torch.amax(x, 2),
         lambda x: x.amax(dim=(-1,), keepdim=True),

@@ -1,5 +1,7 @@
 """From a checkpoint to a network that knows what it was trained on."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_the_network_comes_back_ready_to_use_on_any_backend(tmp_path):
     with torch.no_grad():
         expected = task.eval()(points)
         assert_close(model(points), expected, kind="fused")
-        other = load_trained(path, backend="conv2d")
+        other: Any = load_trained(path, backend="conv2d")
         assert isinstance(other.local_mlp.layers[0].linear, nn.Conv2d)
         assert_close(other(points), expected, kind="fused")
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ METADATA = {
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    model = PointNet(3, transforms=False).eval()
+    model: Any = PointNet(3, transforms=False).eval()
     with torch.no_grad():
         model.head.layers[-1].linear.weight *= 100  # one cloud's answer is not another's
     model.metadata = dict(METADATA)
@@ -85,6 +87,7 @@ def test_every_file_has_its_answer_in_its_place(model, files, monkeypatch, batch
         else:
             points = read_network_cloud(model, path, seed=2)
             expected = model(points[None]).softmax(1)[0]
+            assert isinstance(answer, torch.Tensor)
             torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
             assert not answer.requires_grad
     if batch_size == 32:

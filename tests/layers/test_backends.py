@@ -1,5 +1,7 @@
 """A backend is one entry: a toy one works in every layer and shares checkpoints with the others."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -73,5 +75,6 @@ def test_one_seed_starts_all_alike(toy):
     weights = []
     for backend in (toy, "linear"):
         torch.manual_seed(0)
-        weights.append(SharedMLP([3, 6, 9], backend=backend).layers[0].linear.weight.flatten(1))
+        mlp: Any = SharedMLP([3, 6, 9], backend=backend)
+        weights.append(mlp.layers[0].linear.weight.flatten(1))
     assert torch.equal(*weights)

@@ -1,5 +1,7 @@
 """The fused last layer against the plain formula, in the corners where it could differ."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -104,19 +106,23 @@ def test_some_points_twice(training):
     plain_twice = twice.detach().clone().requires_grad_()
     pool(twice).square().sum().backward()
     plain(plain_twice).square().sum().backward()
-    together, plain_together = (x.grad.unflatten(1, (2, 5)).sum(1) for x in (twice, plain_twice))
+    assert twice.grad is not None
+    assert plain_twice.grad is not None
+    together = twice.grad.unflatten(1, (2, 5)).sum(1)
+    plain_together = plain_twice.grad.unflatten(1, (2, 5)).sum(1)
     assert_close(together, plain_together)
 
 
 def test_constant_inputs():
     """No spread: every normalised value is zero, and what comes out is beta."""
-    pool = SharedMLPMaxPool([3, 9], fused=True).double()
+    pool: Any = SharedMLPMaxPool([3, 9], fused=True).double()
     randomize(pool)
     x = torch.full((4, 7, 3), 0.37, dtype=torch.float64).requires_grad_()
     y = pool(x)
     assert_close(y, pool.layers[0].norm.bias.detach().relu().expand(4, 9))
     y.sum().backward()
     # A gradient through a variance of zero is rounding times 1 / sqrt(eps), in torch's as in ours.
+    assert x.grad is not None
     assert x.grad.abs().max() < 1e4
     assert torch.isfinite(x.grad).all()
 
@@ -138,7 +144,8 @@ def test_a_mean_a_thousand_times_the_spread(dtype):
     y, expected = pool(moved), oracle(near)
     y.square().sum().backward()
     expected.square().sum().backward()
-    layer, exact = pool.layers[0], oracle.layers[0]
+    layer: Any = pool.layers[0]
+    exact: Any = oracle.layers[0]
     for got, want, name in [
         (y, expected, "output"),
         (moved.grad, near.grad, "input gradient"),
@@ -184,15 +191,17 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_gradcheck_to_the_second_order(training):
-    pool = SharedMLPMaxPool([3, 5], activation="leaky_relu", fused=True).double().train(training)
-    randomize(pool)
-    layer = layer_tensors(pool.layers[0])
+    pool: Any = SharedMLPMaxPool([3, 5], activation="leaky_relu", fused=True).double()
+    randomize(pool.train(training))
+    layer: Any = layer_tensors(pool.layers[0])
     x = clouds(3, 4, 3).requires_grad_()
 
     def run(x, weight, gamma, beta):
         norm = layer.norm._replace(weight=gamma, bias=beta)
         layers = [layer._replace(weight=weight, norm=norm)]
-        return run_max(make_plan(layers, 12, 3, must=True), x)[0]
+        result = run_max(make_plan(layers, 12, 3, must=True), x)
+        assert result is not None
+        return result[0]
 
     inputs = (x, *(p.detach().requires_grad_() for p in (layer.weight, *layer.norm[:2])))
     assert torch.autograd.gradcheck(run, inputs)
@@ -209,7 +218,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads():
             pool = make(dtype=torch.float32)
             inputs = x.clone().requires_grad_()
             # One layer alone: torch's own kernels in front of it do depend on the threads.
-            last = nn.Sequential(pool.layers[-1])[0]
+            last: Any = nn.Sequential(pool.layers[-1])[0]
             found = argmax_op.linear_argmax(
                 inputs.repeat(1, 1, 2),
                 last.linear.weight,

@@ -1,5 +1,7 @@
 """The fused path under autocast, checkpointing and threads, and when it is taken."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ def test_gradient_checkpointing(backend):
 def test_gradient_accumulation():
     pool, twice = make(), make()
     x, y = clouds(4, 7, 3), clouds(4, 7, 3, seed=2)
-    total = None
+    total: list[torch.Tensor] | None = None
     for batch in (x, y):
         pool.zero_grad()
         pool(batch).square().sum().backward()
@@ -41,6 +43,7 @@ def test_gradient_accumulation():
             gradients if total is None else [a + b for a, b in zip(total, gradients, strict=True)]
         )
         twice(batch).square().sum().backward()
+    assert total is not None
     for parameter, expected in zip(twice.parameters(), total, strict=True):
         assert_close(parameter.grad, expected)
 
@@ -48,7 +51,7 @@ def test_gradient_accumulation():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_autocast_keeps_the_statistics_in_float32(backend, training):
     pool = make(backend, torch.float32).train(training)
-    exact = SharedMLPMaxPool(WIDTHS, fused=False).train(training)
+    exact: Any = SharedMLPMaxPool(WIDTHS, fused=False).train(training)
     exact.load_state_dict(pool.state_dict())
     x = clouds(4, 50, 3, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -110,7 +113,7 @@ def test_every_reason_is_listed():
 
 
 def test_changes_after_the_making_count():
-    pool = SharedMLPMaxPool(WIDTHS)
+    pool: Any = SharedMLPMaxPool(WIDTHS)
     assert pool.not_supported_reasons() == []
     calls = []
     handle = pool.layers[-1].norm.register_forward_hook(lambda *_: calls.append(1))

@@ -1,5 +1,7 @@
 """The hidden layers before a fused max, in tiles, against the plain formula."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from tests.tolerances import assert_close
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_a_hook_on_a_hidden_layer_is_called(training, grad):
-    pool = SharedMLPMaxPool(WIDTHS).train(training)
+    pool: Any = SharedMLPMaxPool(WIDTHS).train(training)
     calls = []
     pool.layers[0].linear.register_forward_hook(lambda *_: calls.append(1))
     with torch.set_grad_enabled(grad):
@@ -47,11 +49,12 @@ def test_hidden_layers_to_the_second_order():
         )
         return found.values, found.mean, found.second_moment
 
-    for function, inputs in [
+    cases: list[Any] = [
         (lambda x: hidden_op.input_moments(x, center), (x,)),
         (layer, (x, weight, bias)),
         (layer_and_max, (x, weight, bias, clouds(7, 5, seed=6).requires_grad_())),
-    ]:
+    ]
+    for function, inputs in cases:
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
 
@@ -101,9 +104,15 @@ def test_a_fused_mlp_takes_its_modules_where_it_must(monkeypatch):
 
     monkeypatch.setattr("sharedmlp.layers.shared_mlp.run_mlp", refuse)
     x = torch.randn(4, 7, 3)
-    for options in [{"norm": "layer"}, {"activation": "gelu"}, {"dropout": 0.5}, {"fused": False}]:
+    others: list[Any] = [
+        {"norm": "layer"},
+        {"activation": "gelu"},
+        {"dropout": 0.5},
+        {"fused": False},
+    ]
+    for options in others:
         SharedMLP(WIDTHS, **options)(x)
-    hooked = SharedMLP(WIDTHS)
+    hooked: Any = SharedMLP(WIDTHS)
     hooked.layers[0].linear.register_forward_hook(lambda *_: None)
     hooked(x)
     with torch.no_grad():
@@ -116,7 +125,7 @@ def test_a_fused_mlp_takes_its_modules_where_it_must(monkeypatch):
     with pytest.raises(AssertionError, match="fused"), torch.no_grad():
         mlp.eval()(x)
     with pytest.raises(ValueError, match='"auto", True or False'):
-        SharedMLP(WIDTHS, fused="yes")
+        SharedMLP(WIDTHS, fused="yes")  # type: ignore[arg-type]  # what is tested
 
 
 @pytest.mark.parametrize("rows", [300, 5000])
@@ -131,6 +140,6 @@ def test_moments_keep_their_digits_where_the_sample_is_far_from_the_mean(rows):
 
 
 def test_a_narrowing_layer_takes_its_modules():
-    pool = SharedMLPMaxPool([6, 3, 9], fused=True).double()
+    pool: Any = SharedMLPMaxPool([6, 3, 9], fused=True).double()
     assert hidden_reasons(layer_tensors(pool.layers[0]))
     compare_with_formula(pool, clouds(4, 7, 6))

@@ -1,5 +1,7 @@
 """Every backend against the plain formula: outputs, gradients, running statistics."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -87,7 +89,7 @@ def test_norm_kwargs_reach_the_norm(backend, norm_kwargs, training, dtype):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_plain_last_leaves_the_last_layer_linear(backend):
-    mlp = SharedMLP([3, 5, 4], backend=backend, plain_last=True).double().eval()
+    mlp: Any = SharedMLP([3, 5, 4], backend=backend, plain_last=True).double().eval()
     x = torch.randn(2, 7, 3, dtype=torch.float64)
     hidden = mlp.layers[0](mlp._layout.enter(x, -1))
     hidden = mlp._layout.leave(hidden, (2, 7), -1)

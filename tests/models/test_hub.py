@@ -3,6 +3,7 @@
 import json
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -15,8 +16,13 @@ from tests.formula import randomize
 from tests.tolerances import assert_close
 
 METADATA = {"class_names": ["a", "b", "c", "d"], "up_axis": "y"}
-OPTIONS = {"in_channels": 6, "transforms": False, "dropout": 0.1, "head_channels": (12,)}
-WIDTHS = {"local_channels": (8, 8), "global_channels": (8, 16)}
+OPTIONS: dict[str, Any] = {
+    "in_channels": 6,
+    "transforms": False,
+    "dropout": 0.1,
+    "head_channels": (12,),
+}
+WIDTHS: dict[str, Any] = {"local_channels": (8, 8), "global_channels": (8, 16)}
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The options that make other people's networks, by themselves."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from tests.tolerances import assert_close
 
 @pytest.mark.parametrize("backend", ["linear", "conv1d", "conv2d"])
 def test_a_tnet_that_adds_the_identity_starts_there(backend):
-    tnet = TNet(3, in_channels=5, add_identity=True, bias=True, backend=backend)
+    tnet: Any = TNet(3, in_channels=5, add_identity=True, bias=True, backend=backend)
     assert torch.equal(tnet(torch.randn(4, 9, 5)), torch.eye(3).expand(4, 3, 3))
     assert not tnet.head.layers[-1].linear.bias.any()
     assert tnet.pool.layers[0].linear.bias is not None
@@ -19,7 +21,7 @@ def test_a_tnet_that_adds_the_identity_starts_there(backend):
 
 
 def test_one_activation_a_layer():
-    mlp = SharedMLP([3, 5, 4], norm=None, activation=["relu", None])
+    mlp: Any = SharedMLP([3, 5, 4], norm=None, activation=["relu", None])
     x = torch.randn(7, 3)
     first, last = (layer.linear for layer in mlp.layers)
     expected = (x @ first.weight.T + first.bias).clamp_min(0) @ last.weight.T + last.bias
@@ -33,7 +35,7 @@ def test_one_activation_a_layer():
 
 def test_dropout_in_front_of_the_norm():
     """A dropped value is zero for the norm, and not behind it."""
-    mlp = SharedMLP([3, 8], dropout=0.5, dropout_before_norm=True, activation=None).double()
+    mlp: Any = SharedMLP([3, 8], dropout=0.5, dropout_before_norm=True, activation=None).double()
     x = torch.randn(50, 3, dtype=torch.float64)
     torch.manual_seed(0)
     y = mlp(x)
@@ -54,14 +56,14 @@ def test_dropout_in_front_of_a_norm_and_a_max_takes_the_plain_path(training):
 
 
 def test_only_the_input_tnet():
-    model = create_model("pointnet", 5, transforms="input").eval()
+    model: Any = create_model("pointnet", 5, transforms="input").eval()
     output = model.forward_detailed(torch.randn(2, 9, 3))
     assert output.input_transform.shape == (2, 3, 3)
     assert output.feature_transform is None
 
 
 def test_the_input_tnet_may_see_the_further_features():
-    model = create_model("pointnet_third_party", 5, in_channels=6, tnet_channels=6).eval()
+    model: Any = create_model("pointnet_third_party", 5, in_channels=6, tnet_channels=6).eval()
     torch.nn.init.normal_(model.input_tnet.head.layers[-1].linear.weight)
     points = torch.randn(2, 9, 6)
     other = torch.cat([points[..., :3], torch.randn(2, 9, 3)], -1)

@@ -1,5 +1,7 @@
 """PointNet: interchangeable, invariant, as in the paper."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ MODELS = ["pointnet", "pointnet_vanilla"]
 
 def train(backend, steps, name="pointnet", fused=False):
     torch.manual_seed(0)
-    model = create_model(name, 5, backend=backend, fused=fused).double()
+    model: Any = create_model(name, 5, backend=backend, fused=fused).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
@@ -64,14 +66,14 @@ def test_the_order_of_the_points_does_not_matter(backend, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_forward_pass_is_the_papers(name):
     """Rebuilds eval mode from bare matrices: x @ W.T, batch norm, ReLU, max."""
-    model = create_model(name, 5).double()
+    model: Any = create_model(name, 5).double()
     train_points = torch.randn(4, 19, 3, dtype=torch.float64)
     model(train_points)  # moves the running statistics
     torch.nn.init.normal_(model.head.layers[-1].linear.bias)
     model.eval()
     if name == "pointnet":
-        for tnet in (model.input_tnet, model.feature_tnet):
-            torch.nn.init.normal_(tnet.head.layers[-1].linear.weight, std=0.01)
+        for transform in (model.input_tnet, model.feature_tnet):
+            torch.nn.init.normal_(transform.head.layers[-1].linear.weight, std=0.01)
 
     def mlp(module, x):
         for layer in module.layers:
@@ -105,7 +107,7 @@ def test_the_sizes_are_the_papers():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_forward_detailed_agrees_with_forward(name):
-    model = create_model(name, 5).eval()
+    model: Any = create_model(name, 5).eval()
     points = torch.randn(3, 700, 3)
     output = model.forward_detailed(points)
     assert_close(output.logits, model(points))
@@ -135,7 +137,7 @@ def test_one_cloud_is_fine_in_eval_and_explained_in_training():
 
 
 def test_the_input_tnet_leaves_further_features_alone():
-    model = create_model("pointnet", 5, in_channels=6).eval()
+    model: Any = create_model("pointnet", 5, in_channels=6).eval()
     seen = []
     model.local_mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     torch.nn.init.normal_(model.input_tnet.head.layers[-1].linear.bias)
@@ -174,7 +176,8 @@ def test_shapes_that_are_not_clouds(shape, message):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_without_classes_it_gives_the_global_feature(name):
-    model, points = create_model(name, 0).eval(), torch.randn(2, 9, 3)
+    model: Any = create_model(name, 0).eval()
+    points = torch.randn(2, 9, 3)
     output = model.forward_detailed(points)
     assert model(points).shape == (2, 1024)
     assert not list(model.head.parameters())
@@ -191,7 +194,7 @@ def test_without_classes_it_gives_the_global_feature(name):
 
 
 def test_another_number_of_classes_takes_a_new_last_layer():
-    model = create_model("pointnet_vanilla", 5).double().eval()
+    model: Any = create_model("pointnet_vanilla", 5).double().eval()
     model.metadata = {"class_names": list("abcde"), "up_axis": "z"}
     points = torch.randn(3, 9, 3, dtype=torch.float64)
     expected = model.head.layers[1](model.head.layers[0](model.forward_features(points)))
@@ -215,6 +218,7 @@ def test_another_number_of_classes_takes_a_new_last_layer():
 
 def test_the_extra_loss_is_the_penalty_of_the_feature_transform():
     points = torch.randn(3, 9, 3)
+    model: Any
     for transforms in ("input", False):
         model = create_model("pointnet", 5, transforms=transforms)
         assert model.extra_loss(model.forward_detailed(points)) is None

@@ -1,7 +1,7 @@
 """A toy network, registered in this file alone, goes wherever PointNet goes."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -135,7 +135,7 @@ def check_same(other, model):
 def test_it_is_saved_and_loaded_on_any_backend(model, tmp_path):
     save_safetensors(model, tmp_path / "toy.safetensors")
     check_same(load_safetensors(tmp_path / "toy.safetensors"), model)
-    other = load_safetensors(tmp_path / "toy.safetensors", backend="conv2d")
+    other: Any = load_safetensors(tmp_path / "toy.safetensors", backend="conv2d")
     assert isinstance(other.pool.layers[0].linear, nn.Conv2d)
     check_same(other, model)
 
@@ -167,6 +167,7 @@ def test_it_says_what_is_in_files(model, tmp_path):
     np.save(tmp_path / "cloud.npy", np.random.default_rng(0).normal(size=(30, 3)))
     ((path, probabilities),) = predict_files(model, [tmp_path / "cloud.npy"])
     assert path.name == "cloud.npy"
+    assert isinstance(probabilities, torch.Tensor)
     assert probabilities.shape == (3,)
     torch.testing.assert_close(probabilities.sum(), torch.tensor(1.0))
 
@@ -220,7 +221,11 @@ def test_a_file_of_a_network_that_is_not_registered_here_names_it(model, tmp_pat
 @pytest.mark.parametrize("adds_identity", [False, True])
 def test_files_without_a_name_are_pointnets(adds_identity, tmp_path):
     """As they were written when there was but one class, which had all of the options."""
-    options = {"local_channels": (8,), "global_channels": (8, 16), "head_channels": (12,)}
+    options: dict[str, Any] = {
+        "local_channels": (8,),
+        "global_channels": (8, 16),
+        "head_channels": (12,),
+    }
     model = ThirdPartyPointNet(4, tnet_adds_identity=adds_identity, **options).eval()
     old = model.options
     assert old.keys() >= DEFAULTS.keys()

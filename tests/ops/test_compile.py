@@ -1,6 +1,7 @@
 """torch.compile keeps one graph, with the fused layers in it as operators."""
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def check_an_evaluation(kind, backend, compiler):
 @needs_operators
 @each_backend
 def test_the_graph_has_the_operators_in_it(backend, training):
-    names = []
+    names: list[str] = []
 
     def compiler(graph, inputs):
         names.extend(str(node.target) for node in graph.graph.nodes)
@@ -128,7 +129,7 @@ def test_operators_pass_the_checks_of_torch(name):
     wide, sign = points(9, width, seed=5).requires_grad_(), torch.ones(9).double()
     after = points(width, seed=6)
     clouds = x.detach().view(4, 5, 3)
-    arguments = {
+    arguments: dict[str, list[Any]] = {
         "moments": [(x, center)],
         "linear_bn_relu": [
             (x, center, weight, bias, after),

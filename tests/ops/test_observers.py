@@ -1,5 +1,7 @@
 """Whoever watches operations or modules sees the plain ones; tensors without numbers work."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -109,7 +111,7 @@ def test_fake_tensors(kind, backend, training):
 @pairwise(backend=BACKENDS, kind=LAYERS, fused=["auto", True], training=[True, False])
 def test_the_meta_device(kind, backend, fused, training):
     with torch.device("meta"):
-        built = LAYERS[kind](backend=backend, fused=fused).train(training)
+        built: Any = LAYERS[kind](backend=backend, fused=fused).train(training)
     moved = LAYERS[kind](backend=backend).to("meta").train(training)
     x = torch.empty(SHAPE, device="meta")
     shapes = {moved(x).shape}
@@ -167,7 +169,7 @@ def test_hooks_of_every_kind_on_every_submodule(backend, hook, part, number, kin
     counts = []
 
     def use(module):
-        seen = []
+        seen: list[Any] = []
         handle = HOOKS[hook](module.get_submodule(f"layers.{number}{part}"), seen)
         x = points(2, 5, 3).requires_grad_()
         y = module(x)

@@ -7,10 +7,11 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from sharedmlp import SharedMLPMaxPool
 from sharedmlp.ops.cpu import threads
@@ -78,7 +79,8 @@ def test_threads_that_start_while_the_workers_start(three_threads):
     """A number that is changed for a moment is what such a thread would keep for good."""
     for _ in range(10):
         threads._pool.forget()
-        counts, stop = [], threading.Event()
+        counts: list[int] = []
+        stop = threading.Event()
 
         def start_threads(counts=counts, stop=stop):
             while not stop.is_set():
@@ -99,7 +101,8 @@ def test_eight_threads_at_once(three_threads):
     with torch.no_grad():
         expected = [pool(points) for points in x]
     threads._pool.forget()
-    barrier, results = threading.Barrier(8), [None] * 8
+    barrier = threading.Barrier(8)
+    results: list[Any] = [None] * 8
 
     def serve(number):
         barrier.wait()
@@ -120,7 +123,7 @@ def test_eight_threads_at_once(three_threads):
 
 def test_without_the_calls_that_limit_a_thread_the_caller_works(three_threads, monkeypatch):
     monkeypatch.setattr(threads, "_thread_limits", lambda: ())
-    seen = set()
+    seen: set[int] = set()
 
     def work(numbers):
         seen.update(threading.get_ident() for _ in numbers)
@@ -150,7 +153,7 @@ def test_an_idle_worker_of_openmp_sleeps():
     real = threads._thread_limits
     threads._pool.forget()
     try:
-        threads._thread_limits = lambda: (limit, *real())
+        threads._thread_limits = lambda: (limit, *real())  # type: ignore[assignment]
         before = torch.get_num_threads()
         torch.set_num_threads(2)
         run_chunks(idle, 4)
@@ -205,7 +208,7 @@ def test_a_thread_that_outlives_main_and_atexit(first):
     assert "Traceback" not in done.stderr
 
 
-class Features:
+class Features(Dataset):
     """A data set that runs a fused layer in its workers."""
 
     def __init__(self):

@@ -19,7 +19,7 @@ from sharedmlp.train import ClassificationTask
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_hdf5
 
 COLUMNS = ["file", "prediction", "p(box)", "p(ball)"]
-NAMES = ["a, b.off", Path("new\nline.off"), os.fsdecode(b"\xff.off"), "d.off"]
+NAMES: list[str | Path] = ["a, b.off", Path("new\nline.off"), os.fsdecode(b"\xff.off"), "d.off"]
 SOURCE = {"checkpoint": "1f", "seed": 0, "up_axis": None}
 ANSWERS = [["box", "0.75", "0.25"], ["ball", "0", "1"], "c: bad", ["box", "1", "0"]]
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import copy
+import importlib
 import io
 import itertools
 import json
 import os
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,10 +52,10 @@ class Recorder(pl.Callback):
         self.losses.append(outputs["loss"].detach())
         self.train.append(batch)
 
-    def on_validation_batch_end(self, trainer, task, outputs, batch, batch_idx):
+    def on_validation_batch_end(self, trainer, task, outputs, batch, batch_idx, dataloader_idx=0):
         self.val.append(batch)
 
-    def on_test_batch_end(self, trainer, task, outputs, batch, batch_idx):
+    def on_test_batch_end(self, trainer, task, outputs, batch, batch_idx, dataloader_idx=0):
         self.test.append(batch)
 
 
@@ -147,8 +149,7 @@ def augment(world_size):
 
 
 def train_from_command_line(rank, folder):
-    import sharedmlp.data.build as build
-
+    build: Any = importlib.import_module("sharedmlp.data.build")
     written, printed = [], io.StringIO()
     write_cache = build.write_cache
 
@@ -323,7 +324,7 @@ def test_the_command_line_prepares_once_and_reports_once(two):
 
 
 def test_sync_batchnorm_is_served_in_one_process_too(two, tmp_path, monkeypatch):
-    kinds = set()
+    kinds: set[Any] = set()
     monkeypatch.setattr(
         ClassificationTask,
         "on_fit_start",

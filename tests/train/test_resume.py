@@ -1,6 +1,7 @@
 """Trainings interrupted in mid-epoch, resumed on another backend or with other settings."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,9 +108,13 @@ def test_a_resumed_cosine_goes_on_where_it_was(tmp_path):
 
     class Watched(ClassificationTask):
         def on_train_batch_end(self, *_):
-            rates.append(self.optimizers().param_groups[0]["lr"])
+            optimizer: Any = self.optimizers()
+            rates.append(optimizer.param_groups[0]["lr"])
 
-    options = {"class_names": ["box", "capsule", "sphere"], "model": "pointnet_vanilla"}
+    options: dict[str, Any] = {
+        "class_names": ["box", "capsule", "sphere"],
+        "model": "pointnet_vanilla",
+    }
     train(Watched(**options, learning_rate=0.1), tmp_path / "a")
     whole, rates[:] = list(rates), []
     train(

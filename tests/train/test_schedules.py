@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 from torch import nn
@@ -50,7 +51,7 @@ def test_the_momentum_halves_every_twenty_epochs_and_stays_above_a_hundredth():
 
 
 def test_every_kind_of_batch_norm_gets_the_momentum():
-    model = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(SyncBatchNorm(2)), nn.LayerNorm(2))
+    model: Any = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(SyncBatchNorm(2)), nn.LayerNorm(2))
     set_norm_momentum(model, 0.25)
     assert (model[0].momentum, model[1][0].momentum) == (0.25, 0.25)
 

@@ -1,4 +1,5 @@
 import os
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path):
 
 
 def test_the_content_is_on_the_disk_before_the_name_and_then_the_name(tmp_path, monkeypatch):
-    steps = []
+    steps: list[Any] = []
     monkeypatch.setattr(files, "sync_file", lambda file: steps.append(os.fstat(file.fileno())))
     monkeypatch.setattr(files, "sync_folder", steps.append)
     replace = os.replace

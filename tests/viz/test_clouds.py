@@ -18,7 +18,9 @@ def drawn(figure):
 
 def embedded(page):
     """The panels of a page: their titles and their points."""
-    panels = json.loads(re.search(r"const panels = (\[.*?\])\.map\(", page, re.DOTALL)[1])
+    found = re.search(r"const panels = (\[.*?\])\.map\(", page, re.DOTALL)
+    assert found is not None
+    panels = json.loads(found[1])
     points = [np.frombuffer(base64.b64decode(p["points"]), "<i2").reshape(-1, 3) for p in panels]
     return [panel["title"] for panel in panels], [values / 32767 for values in points]
 

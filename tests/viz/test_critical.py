@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ def make_network(transforms, **options):
     """A network whose statistics and transforms are not those of a new one."""
     torch.manual_seed(0)
     kind = ThirdPartyPointNet if "activation_before_max" in options else PointNet
-    model = kind(4, transforms=transforms, **options)
+    model: Any = kind(4, transforms=transforms, **options)
     for tnet in filter(None, (model.input_tnet, model.feature_tnet)):
         last = tnet.head.layers[-1].linear
         torch.nn.init.normal_(last.weight, std=0.02)

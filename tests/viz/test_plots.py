@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -12,8 +14,8 @@ def test_every_count_is_in_its_cell_and_rows_are_shares():
         (text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts
     }
     assert cells == {(0, 0): "8", (0, 1): "2", (1, 1): "4"}
-    shown = axes.images[0].get_array()
-    np.testing.assert_allclose(shown, [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]])
+    shown: Any = axes.images[0].get_array()
+    np.testing.assert_allclose(shown, np.array([[0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]]))
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
 
@@ -33,7 +35,7 @@ def test_a_matrix_of_another_size_is_refused():
 
 def test_each_run_is_a_line_and_each_group_a_colour():
     runs = {"fused": [[0.5, 0.75, 0.875], [0.25, 0.5]], "conv1d": [[0.5, 0.625]]}
-    axes = plot_runs(runs, "accuracy").axes[0]
+    axes: Any = plot_runs(runs, "accuracy").axes[0]
     drawn = [line.get_xydata().tolist() for line in axes.lines]
     assert drawn == [
         [[1, 0.5], [2, 0.75], [3, 0.875]],

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle  # noqa: TID251 - what is tested is that users may pickle a layer
+from typing import Any
 
 import pytest
 import torch
@@ -56,11 +57,12 @@ def test_every_shape_that_the_original_takes(module, shape, backend):
     ],
 )
 def test_empty_positions(module, shape, out, backend):
-    converted = convert_backend(module, backend).module
+    converted: Any = convert_backend(module, backend).module
     x = torch.zeros(shape, requires_grad=True)
     y = converted(x)
     assert y.shape == out
     y.sum().backward()
+    assert x.grad is not None
     assert x.grad.shape == shape
     assert not any(parameter.grad.any() for parameter in converted.parameters())
 
@@ -87,8 +89,8 @@ def test_inputs_of_another_layout(module, backend, shape, message):
 
 @pytest.mark.parametrize("backend", ["conv1d", "conv2d"])
 def test_widths_have_both_names(backend):
-    linear = convert_backend(nn.Linear(3, 5), backend).module
-    conv = convert_backend(nn.Conv2d(3, 5, 1), "linear").module
+    linear: Any = convert_backend(nn.Linear(3, 5), backend).module
+    conv: Any = convert_backend(nn.Conv2d(3, 5, 1), "linear").module
     for module in (linear, conv):
         assert (module.in_features, module.out_features) == (3, 5)
         assert (module.in_channels, module.out_channels) == (3, 5)
@@ -97,10 +99,10 @@ def test_widths_have_both_names(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_adapted_module_loads_every_backend_and_is_copied_and_pickled(backend):
-    sources = [nn.Linear(3, 5), nn.Conv1d(3, 5, 1), nn.Conv2d(3, 5, 1)]
+    sources: list[Any] = [nn.Linear(3, 5), nn.Conv1d(3, 5, 1), nn.Conv2d(3, 5, 1)]
     interfaces = [source for source in sources if not isinstance(source, CLASSES[backend])]
     for interface, source in itertools.product(interfaces, sources):
-        module = convert_backend(interface, backend).module
+        module: Any = convert_backend(interface, backend).module
         for twin in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
             twin.load_state_dict(source.state_dict())
             assert torch.equal(twin.weight.flatten(), source.weight.flatten())

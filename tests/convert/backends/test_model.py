@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from typing import Any, cast
 
 import pytest
 import torch
@@ -97,7 +98,11 @@ def test_a_shared_mlp_changes_as_a_whole(cls, norm, source, target, training):
 @pytest.mark.parametrize("target", BACKENDS)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_the_projects_own_pointnet(source, target, training):
-    options = {"local_channels": (6, 5), "global_channels": (6, 16), "head_channels": (8, 7)}
+    options: dict[str, Any] = {
+        "local_channels": (6, 5),
+        "global_channels": (6, 16),
+        "head_channels": (8, 7),
+    }
     original = create_model("pointnet", 4, backend=source, dropout=0.0, **options)
     original = original.double().train(training)
     module, replaced, kept = convert_backend(original, target)
@@ -118,14 +123,14 @@ def test_the_projects_own_pointnet(source, target, training):
 def test_hooks_mode_gradients_and_dtype_are_kept(inplace):
     model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 4).eval()).double()
     model[0].weight.requires_grad_(False)
-    shapes = []
+    shapes: list[Any] = []
     handle = model[0].register_forward_hook(lambda m, x, y: shapes.append((x[0].shape, y.shape)))
     model[0].register_forward_pre_hook(lambda m, x: (2 * x[0],))
-    model[1].register_full_backward_hook(lambda m, x, y: shapes.append(x[0].shape))
+    model[1].register_full_backward_hook(lambda m, x, y: shapes.append(cast(Any, x)[0].shape))
     x = torch.randn(2, 7, 3, dtype=torch.float64)
     expected = copy.deepcopy(model)(x).detach()
     shapes.clear()
-    module = convert_backend(model, "conv1d", inplace=inplace).module
+    module: Any = convert_backend(model, "conv1d", inplace=inplace).module
 
     assert (module is model) == inplace
     y = module(x)
@@ -190,10 +195,11 @@ def test_no_random_number_is_drawn():
 
 
 def test_in_place_changes_the_module_itself():
-    model = create_model("pointnet", 4, head_channels=(8,)).eval()
+    model: Any = create_model("pointnet", 4, head_channels=(8,)).eval()
     x = torch.randn(2, 17, 3)
     expected = model(x).detach()
     running_mean = model.local_mlp.layers[0].norm.running_mean
+    module: Any
     module, replaced, kept = convert_backend(model, "conv2d", inplace=True)
     assert module is model
     assert (kept, "head" in replaced) == ({}, True)

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,7 @@ class WithAdapter(nn.Linear):
 def test_what_cannot_be_replaced_is_reported(layer, reason):
     target = "conv2d" if isinstance(layer, (nn.Linear, nn.Conv1d)) else "conv1d"
     model = nn.ModuleDict({"other": nn.Linear(3, 4), "odd": layer})
+    module: Any
     module, replaced, kept = convert_backend(model, target)
     assert replaced == ("other",)
     assert list(kept) == ["odd"]
@@ -77,6 +79,7 @@ def test_a_tied_weight_stays_tied():
     model["embedding"] = nn.Embedding(5, 5)
     model["c"].weight = model["embedding"].weight
     model["free"] = nn.Linear(5, 2)
+    module: Any
     module, replaced, kept = convert_backend(model, "conv2d")
     assert replaced == ("free",)
     assert list(kept) == ["a", "b", "c"]
@@ -87,6 +90,7 @@ def test_a_tied_weight_stays_tied():
 def test_one_module_under_two_names_is_one_module_afterwards():
     model = nn.ModuleDict({"a": nn.Linear(3, 3), "mlp": SharedMLP([3, 4], norm="batch")})
     model["b"], model["same"] = model["a"], model["mlp"]
+    module: Any
     module, replaced, kept = convert_backend(model, "conv2d")
     assert replaced == ("a", "mlp", "b", "same")
     assert kept == {}
@@ -100,6 +104,7 @@ def test_one_module_under_two_names_is_one_module_afterwards():
 def test_one_layer_twice_in_a_shared_mlp():
     model = SharedMLP([3, 3, 3]).double()
     model.layers[1] = model.layers[0]
+    module: Any
     module, replaced, _ = convert_backend(model, "conv2d")
     assert replaced == ("",)
     assert module.layers[0] is module.layers[1]
@@ -155,6 +160,7 @@ def test_a_shared_mlp_with_contents_of_the_users_stays_as_a_whole(change, reason
     model = nn.ModuleDict({"mlp": SharedMLP([3, 4, 5], bias=True), "after": nn.Linear(5, 2)})
     change(model["mlp"])
     types = types_of(model["mlp"])
+    module: Any
     module, replaced, kept = convert_backend(model, "conv1d")
     assert replaced == ("after",)
     assert list(kept) == ["mlp"]
@@ -172,7 +178,7 @@ def test_a_shared_mlp_with_groups():
 
 
 def test_a_part_of_a_shared_mlp_in_use_elsewhere():
-    mlp = SharedMLP([3, 4])
+    mlp: Any = SharedMLP([3, 4])
     model = nn.ModuleDict({"mlp": mlp, "same": mlp.layers[0].linear})
     _, replaced, kept = convert_backend(model, "conv1d")
     assert replaced == ()

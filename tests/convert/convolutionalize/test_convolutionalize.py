@@ -1,5 +1,7 @@
 """Whole classifiers as fully convolutional networks: every output is the classifier on a window."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -23,7 +25,7 @@ def test_lenet5_window_by_window(larger, positions, mode, dtype):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_c5_is_a_5_x_5_convolution_or_a_flatten_and_a_1_x_1_one(mode):
-    network = convolutionalize(lenet5(), (1, 32, 32), mode)
+    network: Any = convolutionalize(lenet5(), (1, 32, 32), mode)
     shapes = [tuple(network.get_submodule(f"head.{i}").weight.shape) for i in (0, 2, 4)]
     first = (120, 16, 5, 5) if mode == "spatial" else (120, 400, 1, 1)
     assert shapes == [first, (84, 120, 1, 1), (10, 84, 1, 1)]

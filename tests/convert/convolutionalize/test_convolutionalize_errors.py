@@ -1,5 +1,7 @@
 """What cannot be converted is refused with the node and the reason."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -232,7 +234,8 @@ def test_weights_that_are_shared():
     model = Classifier(
         lenet5_features(), nn.Flatten(), nn.Sequential(nn.Linear(400, 400), nn.Linear(400, 400))
     )
-    model.head[1].weight = model.head[0].weight
+    head: Any = model.head
+    head[1].weight = head[0].weight
     with pytest.raises(ConversionError, match=r"'head.0'.*shares a parameter with .*'head.1'"):
         convolutionalize(model, (1, 32, 32))
 
@@ -254,9 +257,9 @@ def test_pooling_that_is_not_one_window():
     with pytest.raises(ConversionError, match=r"'flatten.0'.*pools 5 x 5 to 2 x 2"):
         convolutionalize(model, (1, 32, 32))
     pool = nn.AdaptiveMaxPool2d(1, return_indices=True)
-    model = Function(lambda self, x: self.pool(x)[0], pool=pool)
+    function = Function(lambda self, x: self.pool(x)[0], pool=pool)
     with pytest.raises(ConversionError, match="it returns indices into its input"):
-        convolutionalize(model, (1, 32, 32))
+        convolutionalize(function, (1, 32, 32))
 
 
 def test_control_flow_on_data():
@@ -287,4 +290,4 @@ def test_input_sizes(size):
 
 def test_modes():
     with pytest.raises(ValueError, match='mode is "spatial" or "flatten", got \'full\''):
-        convolutionalize(lenet5(), (1, 32, 32), "full")
+        convolutionalize(lenet5(), (1, 32, 32), "full")  # type: ignore[arg-type]  # what is tested

@@ -1,5 +1,8 @@
 """Flattens, pools and heads in the many forms that people write them in."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +19,7 @@ from tests.convert.networks import (
     norm_head,
 )
 
-FLATTENS = {
+FLATTENS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "nn.Flatten": nn.Flatten(),
     "torch.flatten": lambda x: torch.flatten(x, 1),
     "flatten": lambda x: x.flatten(start_dim=1),
@@ -43,7 +46,7 @@ def test_the_sizes_that_a_flatten_asks_for_are_not_asked_for_any_more():
 
 
 # Each with the positions that it leaves and the step from one window to the one on its right.
-POOLS = {
+POOLS: dict[str, tuple[Any, int, int]] = {
     "AdaptiveAvgPool2d(1)": (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 1, 2),
     "AdaptiveMaxPool2d(2)": (nn.Sequential(nn.AdaptiveMaxPool2d(2), nn.Flatten()), 4, 4),
     "the size it has": (nn.Sequential(nn.AdaptiveAvgPool2d((4, None)), nn.Flatten()), 16, 2),

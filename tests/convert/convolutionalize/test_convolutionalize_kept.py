@@ -1,5 +1,7 @@
 """What the converted network keeps of its model, and what it leaves out."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -29,9 +31,10 @@ def test_training_takes_the_same_step(mode):
     x, direction = images(4, 1, 32, 32), images(4, 10)
     (model(x) * direction).sum().backward()
     (network(x).flatten(1) * direction).sum().backward()
-    expected = dict(model.named_parameters())
+    expected: dict[str, Any] = dict(model.named_parameters())
     scale = max(p.grad.abs().max().item() for p in expected.values())
     for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
         gradient = parameter.grad.reshape(expected[name].shape)
         assert_close(gradient, expected[name].grad, kind="gradient", scale=scale, name=name)
     buffers = dict(model.named_buffers())
@@ -75,7 +78,7 @@ def test_dropout_functions_keep_their_arguments():
 
 
 def test_the_model_is_left_alone():
-    model = Classifier(lenet5_features(), nn.Flatten(), norm_head()).train()
+    model: Any = Classifier(lenet5_features(), nn.Flatten(), norm_head()).train()
     model.features[0].eval()
     model.head[0].weight.requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -104,7 +107,7 @@ class Recorder:
 
 
 def test_hooks_of_whole_modules_go_on_and_others_are_listed():
-    model = lenet5()
+    model: Any = lenet5()
     kept, lost = Recorder(), Recorder()
     for module in (model.features[0], model.flatten, model.head[0]):
         module.register_forward_hook(kept.hook)
@@ -129,12 +132,12 @@ def test_hooks_of_a_model_that_is_one_layer_of_torchs():
 
 
 def test_pruned_features():
-    model = prepared(lenet5())
+    model: Any = prepared(lenet5())
     prune.l1_unstructured(model.features[3], "weight", 100)  # a weight that is no leaf
     network = convolutionalize(model, (1, 32, 32))
     x = images(2, 1, 32, 32)
     assert_close(network(x), model(x)[..., None, None])
-    pruned = network.get_submodule("features.3")
+    pruned: Any = network.get_submodule("features.3")
     pruned(images(2, 6, 14, 14)).sum().backward()
     assert (pruned.weight_orig.grad == 0).sum() >= 100
     assert model.features[3].weight_orig.grad is None

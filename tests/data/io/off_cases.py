@@ -9,7 +9,7 @@ SQUARE = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n"
 
 # name: (content, vertices, triangles, area)
 TETRA_AREA = 1.5 + np.sqrt(3) / 2
-GOOD = {
+GOOD: dict[str, tuple[str | bytes, int, int, float]] = {
     "plain": (TETRAHEDRON, 4, 4, TETRA_AREA),
     "glued header": (TETRAHEDRON.replace("OFF\n", "OFF"), 4, 4, TETRA_AREA),
     "counts on the OFF line": (TETRAHEDRON.replace("OFF\n", "OFF "), 4, 4, TETRA_AREA),

@@ -1,7 +1,7 @@
 """Four public PointNet classifiers as formulas, from bare tensors under their own keys.
 
 Written from the descriptions of the networks: matrices, textbook batch norm, max. Each takes points
-``(B, N, C)`` and returns logits; `LAYOUTS` has their keys and shapes.
+`(B, N, C)` and returns logits; `LAYOUTS` has their keys and shapes.
 """
 
 from dataclasses import dataclass
@@ -102,7 +102,8 @@ def norm_keys(name, width):
 
 
 def tnet_keys(name, inputs, outputs):
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    sizes: tuple[int, ...]
     for i, sizes in enumerate([(inputs, 64, 1), (64, 128, 1), (128, 1024, 1)], 1):
         shapes |= linear_keys(f"{name}.conv{i}", sizes) | norm_keys(f"{name}.bn{i}", sizes[1])
     for i, sizes in enumerate([(1024, 512), (512, 256), (256, outputs)], 1):
@@ -114,6 +115,7 @@ def with_tnets_keys(channels, classes, feature_tnet):
     shapes = tnet_keys("feat.stn", channels, 9)
     if feature_tnet:
         shapes |= tnet_keys("feat.fstn", 64, 64 * 64)
+    sizes: tuple[int, ...]
     for i, sizes in enumerate([(channels, 64, 1), (64, 128, 1), (128, 1024, 1)], 1):
         shapes |= linear_keys(f"feat.conv{i}", sizes) | norm_keys(f"feat.bn{i}", sizes[1])
     for i, sizes in enumerate([(1024, 512), (512, 256), (256, classes)], 1):
@@ -122,7 +124,7 @@ def with_tnets_keys(channels, classes, feature_tnet):
 
 
 def five_layer_keys(prefix, width, bias, norm):
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for i, (c, d) in enumerate([(3, 64), (64, 64), (64, 64), (64, 128), (128, width)], 1):
         shapes |= linear_keys(f"{prefix}conv{i}", (c, d, 1), bias)
         shapes |= norm_keys(f"{prefix}bn{i}", d) if norm else {}

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def tensors():
 
 def check(source, tensors):
     """Loads, and finds a weight in its place."""
-    model = load_weights(source)
+    model: Any = load_weights(source)
     assert torch.equal(model.global_pool.layers[2].linear.weight, tensors["conv5.weight"][..., 0])
     assert model.global_pool.layers[2].norm.num_batches_tracked == 3
     return model
@@ -60,7 +61,7 @@ def test_wrappers(wrap, where, tensors, tmp_path):
 
 def test_old_checkpoints_count_no_batches(tensors):
     old = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-    model = load_weights(old)
+    model: Any = load_weights(old)
     assert model.head.layers[0].norm.num_batches_tracked == 0
     assert torch.equal(model.head.layers[0].norm.running_var, tensors["bn6.running_var"])
 
@@ -107,7 +108,9 @@ def check_conversion(path, wanted, tensors):
     head, conversion = str(caught.value).split("\n\n", 1)
     assert "If you trust" in head
     exec(compile(conversion, "conversion", "exec"), {})
-    check(re.search(r"torch.save\(tensors, '(.*)'\)", conversion)[1], tensors)
+    saved = re.search(r"torch.save\(tensors, '(.*)'\)", conversion)
+    assert saved is not None
+    check(saved[1], tensors)
 
 
 def test_nothing_but_tensors_is_unpickled(tensors, tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -136,7 +137,8 @@ def test_a_second_signal_ends_at_once_with_the_checkpoint_of_before(tmp_path):
 def test_sigterm_stops_the_same_way(tmp_path):
     with pytest.raises(SystemExit) as ended:
         fit(tmp_path, Raise("on_train_batch_start", 1, 1, signal.SIGTERM))
-    assert ended.value.__context__.signum == signal.SIGTERM
+    context: Any = ended.value.__context__
+    assert context.signum == signal.SIGTERM
     assert load(tmp_path / "last.ckpt")["global_step"] == 5
 
 
@@ -146,10 +148,11 @@ def test_the_processes_that_load_live_on(tmp_path):
     class Strike(pl.Callback):
         def on_train_batch_start(self, trainer, task, batch, batch_idx):
             for worker in multiprocessing.active_children():
+                assert worker.pid is not None
                 struck.add(worker.pid)
                 os.kill(worker.pid, signal.SIGINT)
 
-    struck = set()
+    struck: set[int] = set()
     fit(tmp_path, Strike(), num_workers=1)
     assert struck
 
@@ -195,6 +198,7 @@ def test_ctrl_c_in_a_terminal(project, num_workers):
             text=True,
             start_new_session=True,
         )
+        assert running.stdout is not None
         for printed in running.stdout:
             if printed.startswith(line):
                 break

@@ -1,6 +1,7 @@
 import itertools
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,7 +223,8 @@ class Recorder:
     def __init__(self, monkeypatch):
         from sharedmlp.train import ClassificationTask
 
-        self.train, self.val = {}, {}
+        self.train: dict[int, Any] = {}
+        self.val: dict[int, Any] = {}
 
         def wrap(name, store):
             step = getattr(ClassificationTask, name)
@@ -255,7 +257,7 @@ def test_augmentation_is_for_training_alone_and_new_each_epoch(monkeypatch, rota
 
 
 def test_augmentation_is_a_function_of_the_seed_of_the_run_the_epoch_and_the_clouds(monkeypatch):
-    data = ArrayDataModule()
+    data: Any = ArrayDataModule()
 
     def augment(seed=0, epoch=0, index=(3, 1)):
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ class ToyNetwork(nn.Module):
         return SimpleNamespace(logits=self(points))
 
     def extra_loss(self, output):
-        return self.layers[0].weight.square().sum()
+        first: Any = self.layers[0]
+        return first.weight.square().sum()
 
 
 class ToyTask(BaseTask):

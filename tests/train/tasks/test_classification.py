@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -98,7 +100,7 @@ def test_loss_adds_the_penalty_of_the_feature_transform(monkeypatch):
 
 
 def test_label_smoothing_is_for_training_alone(monkeypatch):
-    logged = {}
+    logged: dict[str, Any] = {}
     monkeypatch.setattr(
         ClassificationTask,
         "log",
