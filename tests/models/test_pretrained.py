@@ -1,8 +1,8 @@
 """The network that comes with the package, with its weights."""
 
-import builtins
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,14 +83,7 @@ def test_what_there_are_no_weights_for_is_said(name, options, message):
 
 
 def test_without_safetensors_the_message_names_the_extra(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("safetensors"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)  # what a missing module looks like
     with pytest.raises(ImportError, match=r"pip install 'sharedmlp\[export\]'"):
         make()
 
