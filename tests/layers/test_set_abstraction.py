@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sharedmlp import SetAbstraction
+from sharedmlp.convert import convert_backend
 from tests.covering import pairwise
 from tests.formula import randomize
 from tests.layers.fused_pool import BACKENDS, DTYPES
@@ -87,16 +88,19 @@ def test_the_winners_make_the_maxima(form, backend):
     centers, values, winners = layer(points, features, return_indices=True)
     assert winners.dtype == torch.int64
     assert winners.shape == values.shape
-    first = 0
-    for pool in layer.pools:
-        for channel in range(first, first + pool.out_channels):
-            for b in range(2):
-                for q in range(centers.shape[1]):
-                    row = winners[b, q, channel]
-                    group = torch.cat([points[b, row] - centers[b, q], features[b, row]])
-                    alone = pool(group.view(1, 1, -1))[0, channel - first]
-                    assert_close(alone.detach(), values[b, q, channel].detach(), kind="fused")
-        first += pool.out_channels
+    clouds = torch.arange(2)[:, None, None]
+    relative = points[clouds, winners] - centers[:, :, None]
+    groups = torch.cat([relative, features[clouds, winners]], -1)  # (B, Q, out_channels, C)
+    alone = torch.cat([pool(groups[..., None, :]) for pool in layer.pools], -1)
+    assert_close(alone.diagonal(0, -2, -1).detach(), values.detach(), kind="fused")
+
+
+def test_converted_to_another_backend():
+    layer = make("two").eval()
+    inputs = cloud(2, 11, 3), cloud(2, 11, 2, seed=3)
+    conversion = convert_backend(layer, "conv1d")
+    assert conversion.replaced == ("pools.0", "pools.1")
+    assert_close(conversion.module(*inputs)[1].detach(), layer(*inputs)[1].detach(), kind="fused")
 
 
 @pytest.mark.parametrize("form", SCALES)
