@@ -6,10 +6,18 @@ Importing this package imports torch and nothing heavier: readers, datasets and 
 
 from typing import TYPE_CHECKING, Any
 
-from sharedmlp.layers import SharedMLP, SharedMLPMaxPool, TNet
+from sharedmlp.layers import (
+    FeaturePropagation,
+    SetAbstraction,
+    SharedMLP,
+    SharedMLPMaxPool,
+    TNet,
+)
 from sharedmlp.models import create_model, list_models, orthogonality_penalty
 
 __all__ = [
+    "FeaturePropagation",
+    "SetAbstraction",
     "SharedMLP",
     "SharedMLPMaxPool",
     "TNet",

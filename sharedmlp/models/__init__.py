@@ -4,6 +4,7 @@ A new network is one file with a class decorated by `register_model`, and one li
 """
 
 from sharedmlp.models.pointnet import PointNet, PointNetOutput, orthogonality_penalty
+from sharedmlp.models.pointnet2 import PointNet2, PointNet2Output
 from sharedmlp.models.protocol import MaxPooledModel, ModelOutput, PointCloudModel
 from sharedmlp.models.registry import create_model, list_models, register_model
 from sharedmlp.models.safetensors_file import load_safetensors, save_safetensors
@@ -14,6 +15,8 @@ __all__ = [
     "ModelOutput",
     "PointCloudModel",
     "PointNet",
+    "PointNet2",
+    "PointNet2Output",
     "PointNetOutput",
     "ThirdPartyPointNet",
     "create_model",

@@ -101,7 +101,8 @@ def test_it_is_made_and_listed_by_name_and_tag(model):
     assert type(model) is Toy
     assert model.architecture["width"] == 16
     assert create_model("toy", width=5).architecture["width"] == 5
-    assert list_models() == ["pointnet", "pointnet_vanilla", "toy", "toy_wide"]
+    known = ["pointnet", "pointnet2_msg", "pointnet2_ssg", "pointnet_vanilla"]
+    assert list_models() == [*known, "toy", "toy_wide"]
     assert list_models(tag="toy") == list_models("classification", tag="toy") == ["toy", "toy_wide"]
     assert list_models("segmentation") == []
     assert list_models(tag="third_party") == ["pointnet_third_party"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedmlp.ops import torch_internals
 
-Array = TypeVar("Array", Tensor, NDArray[Any])
+if TYPE_CHECKING:  # `import sharedmlp` loads nothing that `import torch` leaves out
+    from numpy.typing import NDArray
+
+Array = TypeVar("Array", Tensor, "NDArray[Any]")
 
 _LARGEST = 1e150  # the square of twice as much is a float64
 

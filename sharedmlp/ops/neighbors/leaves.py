@@ -7,14 +7,17 @@ farther away by the bits of `squared_distances`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedmlp.ops.neighbors.distances import squared_distances
 from sharedmlp.ops.neighbors.nearest import kth_distance, nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_DIMENSIONS = 8
 # From this many pairs on, leaves are faster than all pairs.

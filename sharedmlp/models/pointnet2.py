@@ -1,0 +1,212 @@
+"""PointNet++ for classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from sharedmlp.layers import SetAbstraction, SharedMLP
+from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.models.registry import register_model
+
+# Qi et al. 2017b, appendix B.1; the numbers of neighbors are those of the authors' code.
+_SINGLE_SCALE = (
+    {"num_centers": 512, "radius": 0.2, "num_neighbors": 32, "channels": [64, 64, 128]},
+    {"num_centers": 128, "radius": 0.4, "num_neighbors": 64, "channels": [128, 128, 256]},
+)
+_MULTI_SCALE = (
+    {
+        "num_centers": 512,
+        "radius": [0.1, 0.2, 0.4],
+        "num_neighbors": [16, 32, 128],
+        "channels": [[32, 32, 64], [64, 64, 128], [64, 96, 128]],
+    },
+    {
+        "num_centers": 128,
+        "radius": [0.2, 0.4, 0.8],
+        "num_neighbors": [32, 64, 128],
+        "channels": [[64, 64, 128], [128, 128, 256], [128, 128, 256]],
+    },
+)
+
+
+class PointNet2Output(NamedTuple):
+    """Everything that `PointNet2.forward_detailed` computes for B clouds.
+
+    Attributes:
+        logits: `(B, num_classes)`; the global feature if `num_classes` is 0.
+        global_feature: `(B, D)`; D is 1024 in the paper.
+        centers: Those of each level, `(B, num_centers, 3)`.
+    """
+
+    logits: Tensor
+    global_feature: Tensor
+    centers: tuple[Tensor, ...]
+
+
+@register_model("pointnet2_msg", tags=("pointnet2",), levels=_MULTI_SCALE)
+@register_model("pointnet2_ssg", tags=("pointnet2",))
+class PointNet2(PointCloudModel):
+    """PointNet++ for classification; `points (B, N, in_channels) -> logits (B, num_classes)`.
+
+    Source: Qi et al. 2017b, "PointNet++: Deep Hierarchical Feature Learning on Point Sets in a
+    Metric Space", section 3 and appendix B.1: set abstraction levels, one over all that is left,
+    fully connected 512-256 with dropout 0.5 on both, logits. `"pointnet2_ssg"` has one scale,
+    `"pointnet2_msg"` three on each level. Deviations: those of `SetAbstraction`; batch norm's
+    momentum is torch's constant 0.1; without the random dropout of input points that the paper
+    trains with, which is the data's matter.
+
+    Radii are in the units of the points: the paper's are for clouds in a sphere of radius 1. Any
+    number of points is fine, and may differ between calls. The network cannot be traced or
+    exported.
+
+    Args:
+        num_classes: Number of classes; 0 leaves the head out: the output is the global feature.
+        in_channels: 3 for coordinates, more for further features (normals, colors) after them.
+        backend: `"linear"`, `"conv1d"` or `"conv2d"`, for every shared MLP.
+        dropout: Dropout probability on the hidden fully connected layers, or one for each.
+        norm: `"sync_batch"` shares the statistics among the processes of a distributed training.
+        fused: Of every `SetAbstraction`.
+        search_precision: Of every `SetAbstraction`.
+        levels: The arguments of the `SetAbstraction` of each level by name, channels without the
+            width of the input.
+        global_channels: Widths of the level over all that is left.
+        head_channels: Widths of the hidden fully connected layers.
+
+    Raises:
+        ValueError: If an argument, or the shape of an input, is not one of the above, if a
+            coordinate is not finite, or if a batch of one cloud comes in training mode.
+    """
+
+    paper_url = "https://arxiv.org/abs/1706.02413"
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        backend: str = "linear",
+        dropout: float | Sequence[float] = 0.5,
+        norm: Literal["batch", "sync_batch"] = "batch",
+        fused: bool | Literal["auto"] = "auto",
+        search_precision: Literal["float32", "bfloat16"] = "float32",
+        levels: Sequence[Mapping[str, Any]] = _SINGLE_SCALE,
+        global_channels: Sequence[int] = (256, 512, 1024),
+        head_channels: Sequence[int] = (512, 256),
+    ) -> None:
+        if num_classes < 0 or in_channels < 3:
+            raise ValueError(
+                "expected num_classes >= 0 (0 for features) and in_channels >= 3 (x, y, z and "
+                f"further features), got num_classes={num_classes} and in_channels={in_channels}"
+            )
+        if isinstance(dropout, (int, float)):
+            dropout = [dropout] * len(head_channels)
+        architecture = {
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "dropout": tuple(dropout),
+            "levels": tuple(dict(level) for level in levels),
+            "global_channels": tuple(global_channels),
+            "head_channels": tuple(head_channels),
+        }
+        computation = {
+            "backend": backend,
+            "norm": norm,
+            "fused": fused,
+            "search_precision": search_precision,
+        }
+        super().__init__(architecture, computation)
+        self.levels = nn.ModuleList()
+        width = in_channels
+        for level in levels:
+            channels = level["channels"]
+            nested = any(not isinstance(c, int) for c in channels)
+            layer = SetAbstraction(
+                level["num_centers"],
+                level["radius"],
+                level["num_neighbors"],
+                [[width, *scale] for scale in channels] if nested else [width, *channels],
+                **computation,
+            )
+            self.levels.append(layer)
+            width = 3 + layer.out_channels
+        self.global_pool = SetAbstraction(
+            None, None, None, [width, *global_channels], **computation
+        )
+        self.head = self._make_head()
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits `(B, num_classes)`, or the global feature `(B, D)` without a head."""
+        return self.head(self.forward_features(points))  # type: ignore[no-any-return]
+
+    def forward_features(self, points: Tensor) -> Tensor:
+        """Return the global feature `(B, D)`."""
+        return self._global_feature(points)[0]
+
+    def forward_detailed(self, points: Tensor) -> PointNet2Output:
+        """Return the logits and the intermediate results of one pass."""
+        global_feature, centers = self._global_feature(points)
+        return PointNet2Output(self.head(global_feature), global_feature, centers)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Make a new last layer for another number of classes; the layers before it stay.
+
+        The `class_names` of `metadata`, which name other classes, go. `num_classes=0` takes the
+        whole head away, and from there another number makes a whole new one.
+
+        Raises:
+            ValueError: If the number is negative.
+        """
+        if num_classes < 0:
+            raise ValueError(f"expected num_classes >= 0 (0 for features), got {num_classes}")
+        old = self.head
+        self.architecture["num_classes"] = self.options["num_classes"] = num_classes
+        self.metadata.pop("class_names", None)
+        new = self._make_head().to(next(self.parameters())).train(self.training)
+        if isinstance(old, SharedMLP) and isinstance(new, SharedMLP):
+            for number, layer in enumerate(old.layers[:-1]):
+                new.layers[number] = layer
+        self.head = new
+
+    def _make_head(self) -> nn.Module:
+        if self.num_classes == 0:
+            return nn.Identity()
+        # Fully connected over the global feature: its positions are the clouds of the batch.
+        return SharedMLP(
+            [
+                self.global_pool.out_channels,
+                *self.architecture["head_channels"],
+                self.num_classes,
+            ],
+            dropout=[*self.architecture["dropout"], 0.0],
+            norm=self.options["norm"],
+            plain_last=True,
+        )
+
+    def _global_feature(self, points: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the global feature and the centers of each level."""
+        self._check_points(points)
+        centers, features = points[..., :3], points[..., 3:]
+        found = []
+        for level in self.levels:
+            centers, features = level(centers, features)
+            found.append(centers)
+        return self.global_pool(centers, features)[1][:, 0], tuple(found)
+
+    def _check_points(self, points: Tensor) -> None:
+        shape = tuple(points.shape)
+        if points.ndim != 3 or shape[2] != self.in_channels:
+            hint = f"make the model with in_channels={shape[-1] if shape else 3}"
+            if points.ndim == 3 and shape[1] == self.in_channels:
+                hint = "swap points and channels with points.transpose(1, 2)"
+            elif points.ndim == 2:
+                hint = "add a batch dimension with points.unsqueeze(0)"
+            raise ValueError(f"PointNet2 expected (B, N, {self.in_channels}), got {shape}: {hint}")
+        if self.training and self.num_classes > 0 and shape[0] < 2:
+            raise ValueError(
+                "PointNet2 in training mode expected at least two clouds, because batch norm in "
+                f"the fully connected head is undefined for one, got {shape}: drop or merge a last "
+                "batch of one, or call eval()"
+            )
