@@ -1,5 +1,7 @@
 """Neighbors against every distance computed in float64, one pair and one channel after another."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ KINDS = ("random", "lattice", "equal", "repeated", "far", "half_at_origin")
 
 def make_cloud(kind, n, channels, seed=0):
     rng = np.random.default_rng([seed, n, channels])
-    x = rng.standard_normal((n, channels)).astype(np.float32)
+    x: Any = rng.standard_normal((n, channels)).astype(np.float32)
     if kind == "lattice":
         x = x.round()
     elif kind == "equal":
@@ -277,11 +279,11 @@ P = np.zeros((2, 5, 3), np.float32)
 BAD = {
     "k=0": (ValueError, "1 or more, got 0", lambda: k_nearest(P, 0)),
     "k=True": (TypeError, "k is an int", lambda: k_nearest(P, True)),
-    "k=1.5": (TypeError, "integer", lambda: k_nearest(P, 1.5)),
+    "k=1.5": (TypeError, "integer", lambda: k_nearest(P, 1.5)),  # type: ignore[arg-type]
     "samples": (ValueError, "num_samples has to be", lambda: farthest_points(P, 0)),
     "integers": (TypeError, "int64", lambda: k_nearest(P.astype(int), 1)),
-    "list": (TypeError, "list", lambda: k_nearest([[1.0]], 1)),
-    "mixed": (TypeError, "both tensors or both", lambda: k_nearest(P, 1, torch.zeros(2, 5, 3))),
+    "list": (TypeError, "list", lambda: k_nearest([[1.0]], 1)),  # type: ignore[type-var]
+    "mixed": (TypeError, "both tensors or both", lambda: k_nearest(P, 1, torch.zeros(2, 5, 3))),  # type: ignore[type-var]
     "vector": (ValueError, r"shape \(B, N, C\)", lambda: k_nearest(P[0, 0], 1)),
     "no channels": (ValueError, "at least 1", lambda: k_nearest(P[..., :0], 1)),
     "nan": (ValueError, "points has to be finite", lambda: k_nearest(P * np.nan, 1)),
@@ -297,7 +299,7 @@ BAD = {
     "radius=inf": (ValueError, "positive finite", lambda: ball_query(P, P, np.inf, 1)),
     "start": (ValueError, "from 0 to 4, got 5", lambda: farthest_points(P, 1, start=5)),
     "start=-1": (ValueError, "got -1", lambda: farthest_points(P, 1, start=-1)),
-    "start=1.0": (TypeError, "start is an int", lambda: farthest_points(P, 1, start=1.0)),
+    "start=1.0": (TypeError, "start is an int", lambda: farthest_points(P, 1, start=1.0)),  # type: ignore[arg-type]
     "both": (ValueError, "pass either", lambda: farthest_points(P, 1, start=1, seed=1)),
     "dense batch": (ValueError, "int64", lambda: k_nearest(P, 1, batch=np.zeros(2, int))),
     "short batch": (ValueError, "int64", lambda: k_nearest(P[0], 1, batch=np.zeros(4, int))),
