@@ -11,8 +11,8 @@ those of the plain layers (see sharedmlp.ops.cpu.neighborhoods for the kernels).
 
 Source: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds", section 3.2, and Qi et
 al. 2017, "PointNet++", section 3.2, for the layers. Feng et al. 2020, "Mesorasi", move whole MLPs
-before the gathering, which changes the numbers; the split, its statistics and its gradients are this
-project's own.
+before the gathering, which changes the numbers; the split, its statistics and its gradients are
+this project's own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sharedmlp.ops.cpu.neighborhoods import neighbor_max, winning_positions
+from sharedmlp.ops.cpu.scaled_activation import scaled_activation
 from sharedmlp.ops.fused import result_dtype_of
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
 from sharedmlp.ops.statistics import shared_center, shared_means, track
@@ -191,7 +192,7 @@ def _max_by_batch(
         shift = shift + norm.bias
     if pairs.bias is not None:  # subtracted with the mean: its gradient is zero, not None
         shift = shift + 0.0 * pairs.bias
-    pooled = pairs.layer.activation(torch.addcmul(shift, found.values + b, scale))
+    pooled = scaled_activation(found.values, b, scale, shift, pairs.layer.activation)
     return pooled, _winners(return_indices, a, ends, found.values, tied)
 
 

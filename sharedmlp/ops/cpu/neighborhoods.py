@@ -1,10 +1,11 @@
 """The max over gathered rows, and the moments of sums over pairs, without the pairs in memory.
 
-Each of Q centers has K neighbors among N sources. For `a (B, N, D)` of the sources and `b (B, Q, D)`
-of the centers this finds the largest `a_j` among each center's neighbors, and the first two moments
-of `y_ij = a_j + b_i` over all Q * K pairs. A tensor of size Q * K * D never exists: the neighbors
-are gathered one position at a time into a buffer that fits the cache, and all sums over pairs follow
-from sums over the neighbors of each center and over the centers of each neighbor.
+Each of Q centers has K neighbors among N sources. For `a (B, N, D)` of the sources and
+`b (B, Q, D)` of the centers this finds the largest `a_j` among each center's neighbors, and the
+first two moments of `y_ij = a_j + b_i` over all Q * K pairs. A tensor of size Q * K * D never
+exists: the neighbors are gathered one position at a time into a buffer that fits the cache, and all
+sums over pairs follow from sums over the neighbors of each center and over the centers of each
+neighbor.
 
 That is all that a layer on pairs needs before a max (see sharedmlp.ops.neighborhoods).
 
