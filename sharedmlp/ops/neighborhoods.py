@@ -169,7 +169,8 @@ def _max_by_batch(
     moments = torch.stack([found.mean, found.second_moment])
     (mean, second), count = shared_means(moments, count, norm.group)
     variance = (second - mean.square()).clamp(min=0)
-    if not _is_finite(mean + variance):  # as soon as one pair is not
+    # These are not finite as soon as one pair is not.
+    if not _is_finite(mean + variance + (0.0 if pairs.bias is None else pairs.bias)):
         return None
     if norm.training and norm.running_mean is not None and norm.running_var is not None:
         offset = sign * mean + pairs.source @ source_mean + pairs.center @ center_mean

@@ -105,10 +105,9 @@ def _gradient_forward(
                     out.copy_(gradient[some])
                 else:
                     off = torch.addcmul(shift, y, scale, out=out) <= 0
-                    if slope == 0:
-                        torch.masked_fill(gradient[some], off, 0, out=out)
-                    else:
-                        torch.where(off, gradient[some] * slope, gradient[some], out=out)
+                    # zero times an infinite gradient would be NaN
+                    below = gradient.new_zeros(()) if slope == 0 else gradient[some] * slope
+                    torch.where(off, below, gradient[some], out=out)
                 of_scale.add_(y.mul_(out).sum(0))
                 of_shift.add_(out.sum(0))
                 out.mul_(scale)
