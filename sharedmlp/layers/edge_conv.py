@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from sharedmlp.layers.max_pool import SharedMLPMaxPool
-from sharedmlp.layers.pointwise import (
-    PointwiseLayer,
-    is_distributed,
-    layer_tensors,
-    shares_statistics,
-    unknown_parts,
-)
-from sharedmlp.ops import cost
-from sharedmlp.ops.gate import tensor_reasons, visible_reasons, watcher_reason
-from sharedmlp.ops.neighborhoods import (
-    neighborhood_max,
-    neighborhood_reasons,
-    split_edge_layer,
-)
+from sharedmlp.layers.neighborhood_pool import NeighborhoodPool
+from sharedmlp.ops.gate import watcher_reason
+from sharedmlp.ops.neighborhoods import split_edge_layer
 
 
 class EdgeConv(nn.Module):
@@ -91,7 +79,7 @@ class EdgeConv(nn.Module):
         self.k = k
         self.neighbors_in = neighbors_in
         self.fused = fused
-        self.pool = SharedMLPMaxPool(
+        self.pool = NeighborhoodPool(
             [2 * first, *rest],
             backend=backend,
             norm=norm,
@@ -100,11 +88,11 @@ class EdgeConv(nn.Module):
             norm_kwargs=norm_kwargs,
             fused=False if fused is False else "auto",
         )
-        for layer in self._layers():
-            if isinstance(layer.activation, nn.LeakyReLU):
-                layer.activation.negative_slope = negative_slope
+        for module in self.pool.modules():
+            if isinstance(module, nn.LeakyReLU):
+                module.negative_slope = negative_slope
         if fused is True:
-            self._check(self._structural_reasons())
+            self._check(self.pool.structural_reasons())
 
     @property
     def in_channels(self) -> int:
@@ -190,9 +178,6 @@ class EdgeConv(nn.Module):
         """Return the arguments that the submodules do not show."""
         return f"{list(self.channels)}, k={self.k}, neighbors_in={self.neighbors_in!r}"
 
-    def _layers(self) -> list[PointwiseLayer]:
-        return cast("list[PointwiseLayer]", list(self.pool.layers))
-
     def _find_neighbors(self, x: Tensor) -> Tensor:
         if self.k > x.shape[1]:
             raise ValueError(
@@ -221,34 +206,26 @@ class EdgeConv(nn.Module):
         self, x: Tensor, centers: Tensor, neighbors: Tensor, return_indices: bool
     ) -> tuple[Tensor, Tensor | None] | None:
         """Apply the layer to the points; None if the plain path is to run."""
-        if self.fused is False or not (self.fused is True or self._pays(neighbors)):
+        if self.fused is False:
+            return None
+        if self.fused == "auto" and not self.pool.points_pay(neighbors):
             return None
         reasons = self._reasons(x, centers, must=self.fused is True)
         self._check(reasons)
         if reasons:
             return None
-        (layer,) = self._layers()
-        pairs = split_edge_layer(layer_tensors(layer))
-        return neighborhood_max(pairs, x, centers, neighbors, return_indices=return_indices)
-
-    def _pays(self, neighbors: Tensor) -> bool:
-        layers = self._layers()
-        # Processes that share statistics have to take the same path, whatever each one's size is.
-        if is_distributed() and any(shares_statistics(layer) for layer in layers):
-            return True
-        return neighbors.numel() * max(self.channels[1:]) >= cost.MIB // 4
+        found = self.pool.pool_points(
+            split_edge_layer, x, centers, neighbors, return_indices=return_indices
+        )
+        if found is None:
+            return None
+        values, positions = found
+        return values, None if positions is None else neighbors.gather(2, positions)
 
     def _reasons(self, x: Tensor, centers: Tensor, *, must: bool) -> list[str]:
-        reasons = visible_reasons(x, [self.pool], must=must) + tensor_reasons(centers)
-        return list(dict.fromkeys(reasons)) or self._structural_reasons()
-
-    def _structural_reasons(self) -> list[str]:
-        layers = self._layers()
-        if type(self.pool) is not SharedMLPMaxPool:
+        if type(self.pool) is not NeighborhoodPool:
             return [f"a {type(self.pool).__name__} stands in place of its pool"]
-        if len(layers) > 1:
-            return ["more than one layer stands before the max"]
-        return unknown_parts(layers[0]) or neighborhood_reasons(layer_tensors(layers[0]))
+        return self.pool.points_reasons(x, centers, must=must)
 
     def _check(self, reasons: list[str]) -> None:
         if reasons and self.fused is True:

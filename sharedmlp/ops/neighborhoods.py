@@ -23,7 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.neighborhoods import neighbor_max, winning_positions
+from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
+from sharedmlp.ops.cpu.pair_rows import pair_rows
 from sharedmlp.ops.cpu.scaled_activation import scaled_activation
 from sharedmlp.ops.fused import result_dtype_of
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
@@ -36,13 +37,11 @@ class PairTensors(NamedTuple):
     Attributes:
         source: U, `(D, Cs)`.
         center: V, `(D, Ct)`.
-        bias: `(D,)` or None.
-        layer: The layer that was split.
+        layer: The layer that was split: the rest of it is as it was.
     """
 
     source: Tensor
     center: Tensor
-    bias: Tensor | None
     layer: PointwiseTensors
 
 
@@ -53,23 +52,35 @@ def split_edge_layer(layer: PointwiseTensors) -> PairTensors:
         layer: The layer; its weight is `(D, 2C)`.
     """
     difference, center = layer.weight.chunk(2, 1)
-    return PairTensors(difference, center - difference, layer.bias, layer)
+    return PairTensors(difference, center - difference, layer)
 
 
-def neighborhood_reasons(layer: PointwiseTensors) -> list[str]:
-    """Say why a layer on pairs cannot run on points; empty if it can."""
+# Activations that are a leaky ReLU of some slope; its own is its parameter.
+SLOPES = {"identity": 1.0, "relu": 0.0}
+
+
+def neighborhood_reasons(layer: PointwiseTensors, *, before_max: bool = True) -> list[str]:
+    """Say why a layer on pairs cannot run on points; empty if it can.
+
+    Args:
+        layer: The layer.
+        before_max: Whether the max follows, else another layer.
+    """
     reasons = []
     if layer.weight.device.type != "cpu":
         reasons.append("it is not on a CPU")
     if layer.weight.dtype not in (torch.float32, torch.float64):
         reasons.append("its weight is neither float32 nor float64: statistics would lose digits")
-    if not layer.activation.is_monotone:
+    name = layer.activation.name
+    if not before_max and name != "leaky_relu" and name not in SLOPES:
+        reasons.append(f"its activation {layer.activation.label} is not a ReLU or leaky ReLU")
+    elif not layer.activation.is_monotone:
         reasons.append(
             f"its activation {layer.activation.label} is not known to be monotone: the largest "
             "input need not give the largest output"
         )
     if layer.dropout:
-        reasons.append("dropout stands between the layer and the max")
+        reasons.append("dropout stands between the layer and what follows")
     return reasons
 
 
@@ -94,125 +105,163 @@ def neighborhood_max(
         sources: `(B, N, Cs)`.
         centers: `(B, Q, Ct)`.
         neighbors: `(B, Q, K)` int64, rows of the sources within each cloud.
-        return_indices: Whether to tell which rows of the sources won.
+        return_indices: Whether to tell which neighbors won.
 
     Returns:
-        The maxima `(B, Q, D)`, in the dtype that an active autocast asks for, and the rows that won
-        `(B, Q, D)` int64, or None. None, with nothing changed, if a number in between is not
-        finite: then the plain layers are to say what becomes of it.
+        The maxima `(B, Q, D)`, in the dtype that an active autocast asks for, and the positions
+        among the neighbors that won `(B, Q, D)` int64, or None. None, with nothing changed, if a
+        number in between is not finite: then the plain layers are to say what becomes of it.
     """
-    dtype, result_dtype = pairs.source.dtype, result_dtype_of(pairs.source)
+    result_dtype = result_dtype_of(pairs.source)
     with torch.autocast(sources.device.type, enabled=False):
-        ends = _Ends(sources.to(dtype), centers.to(dtype), neighbors)
-        norm = pairs.layer.norm
-        if norm is not None and norm.uses_batch_statistics:
-            found = _max_by_batch(pairs, norm, ends, return_indices)
+        ends = _Ends.of(pairs, sources, centers)
+        activation, norm = pairs.layer.activation, pairs.layer.norm
+        if norm is None or not norm.uses_batch_statistics:
+            a, b = ends.folded()
+            found = neighbor_max(a, neighbors)
+            if not _is_finite(found.values + b):
+                return None
+            pooled = activation(found.values + b)
         else:
-            found = _max_by_constants(pairs, ends, return_indices)
-        if found is None:
-            return None
-        pooled, indices = found
-        if indices is not None and pairs.layer.activation.name == "relu":
-            # all neighbors that it switches off are alike: the first wins
-            indices = torch.where(pooled == 0, neighbors[..., :1], indices)
-        return pooled.to(result_dtype), indices
+            # The largest input gives the largest output if the norm does not change the order.
+            sign = _sign(norm, pairs.source)
+            a, b = ends.products(sign)
+            found = neighbor_max(a, neighbors, b, _tied(norm))
+            affine = ends.normalize(norm, sign, found.mean, found.second_moment, neighbors.numel())
+            if affine is None:
+                return None
+            pooled = scaled_activation(found.values, b, *affine, activation)
+        positions = None
+        if return_indices:
+            positions = winning_positions(a.detach(), neighbors, found.values.detach())
+            if activation.name == "relu":  # all that it switches off are alike: the first wins
+                positions = positions.masked_fill(pooled == 0, 0)
+        return pooled.to(result_dtype), positions
+
+
+def neighborhood_rows(
+    pairs: PairTensors, sources: Tensor, centers: Tensor, neighbors: Tensor
+) -> Tensor | None:
+    """Apply a layer to all pairs, `(B, Q, K, D)`; arguments and None as in `neighborhood_max`."""
+    result_dtype = result_dtype_of(pairs.source)
+    with torch.autocast(sources.device.type, enabled=False):
+        ends = _Ends.of(pairs, sources, centers)
+        norm = pairs.layer.norm
+        if norm is None or not norm.uses_batch_statistics:
+            a, b = ends.folded()
+            if not _is_finite(a.sum() + b.sum()):
+                return None
+        else:
+            sign = torch.ones_like(pairs.source[:, 0])
+            a, b = ends.products(sign)
+            moments = neighbor_moments(a, neighbors, b)
+            affine = ends.normalize(norm, sign, *moments, neighbors.numel())
+            if affine is None:
+                return None
+            scale, shift = affine
+            a, b = a * scale, torch.addcmul(shift, b, scale)
+        slope = SLOPES.get(pairs.layer.activation.name, pairs.layer.activation.parameter)
+        return pair_rows(a, b, neighbors, slope).to(result_dtype)
 
 
 class _Ends(NamedTuple):
+    """The two ends of all pairs, centered: far from the origin no digits cancel in a_j + b_i.
+
+    Attributes:
+        pairs: The layer.
+        sources: `(B, N, Cs)`.
+        centers: `(B, Q, Ct)`.
+        offset: `(D,)`, what was taken from all pairs, without the bias.
+    """
+
+    pairs: PairTensors
     sources: Tensor
     centers: Tensor
-    neighbors: Tensor
+    offset: Tensor
 
+    @classmethod
+    def of(cls, pairs: PairTensors, sources: Tensor, centers: Tensor) -> _Ends:
+        norm, dtype = pairs.layer.norm, pairs.source.dtype
+        group = None if norm is None else norm.group
+        sources, centers = sources.to(dtype), centers.to(dtype)
+        means = []
+        for rows in (sources.detach().flatten(0, 1), centers.detach().flatten(0, 1)):
+            count = rows.new_full((1,), len(rows))
+            means.append(shared_center(rows.mean(0), count, group))
+        offset = pairs.source @ means[0] + pairs.center @ means[1]
+        return cls(pairs, sources - means[0], centers - means[1], offset)
 
-def _max_by_constants(
-    pairs: PairTensors, ends: _Ends, return_indices: bool
-) -> tuple[Tensor, Tensor | None] | None:
-    """Take the max with batch norm folded into the weights, which then have its signs."""
-    norm = pairs.layer.norm
-    source_weight, shift = fold(pairs.layer._replace(weight=pairs.source))
-    center_weight = pairs.center
-    if norm is not None:
-        center_weight, _ = fold(pairs.layer._replace(weight=pairs.center))
-    # Centered, so that no digits cancel in a_j + b_i far from the origin.
-    source_mean = ends.sources.detach().mean((0, 1))
-    center_mean = ends.centers.detach().mean((0, 1))
-    a = (ends.sources - source_mean) @ source_weight.t()
-    shift = shift + source_weight @ source_mean + center_weight @ center_mean
-    b = (ends.centers - center_mean) @ center_weight.t() + shift
-    found = neighbor_max(a, ends.neighbors)
-    y = found.values + b
-    if not _is_finite(y):
-        return None
-    return pairs.layer.activation(y), _winners(return_indices, a, ends, found.values, None)
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return a `(B, N, D)` and b `(B, Q, D)` with constant batch norm folded in."""
+        layer = self.pairs.layer
+        source, _ = fold(layer._replace(weight=self.pairs.source))
+        center, _ = fold(layer._replace(weight=self.pairs.center))
+        # the offset as a weight of one channel, whose input is 1
+        offset, shift = fold(layer._replace(weight=self.offset[:, None]))
+        b = self.centers @ center.t() + (offset[:, 0] + shift)
+        return self.sources @ source.t(), b
 
+    def products(self, sign: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a `(B, N, D)` and b `(B, Q, D)`, with a sign for each channel.
 
-def _max_by_batch(
-    pairs: PairTensors, norm: BatchNorm, ends: _Ends, return_indices: bool
-) -> tuple[Tensor, Tensor | None] | None:
-    """Take the max with the statistics of this batch."""
-    sign = torch.ones_like(pairs.source[:, 0])
-    tied = None
-    if norm.weight is not None:
-        weight = norm.weight.detach()
-        sign = torch.where(weight < 0, -sign, sign)
-        tied = weight == 0
-        if not torch.compiler.is_compiling() and not tied.any():
-            tied = None
-    # What is added to all pairs drops out with their mean: the centers of both ends, and the bias.
-    # Without it the moments around zero do not cancel.
-    source_mean = _shared_mean(ends.sources, norm)
-    center_mean = _shared_mean(ends.centers, norm)
-    a = (ends.sources - source_mean) @ (pairs.source * sign[:, None]).t()
-    b = (ends.centers - center_mean) @ (pairs.center * sign[:, None]).t()
-    found = neighbor_max(a, ends.neighbors, b, tied)
-    count = a.new_full((1,), ends.neighbors.numel())
-    moments = torch.stack([found.mean, found.second_moment])
-    (mean, second), count = shared_means(moments, count, norm.group)
-    variance = (second - mean.square()).clamp(min=0)
-    # These are not finite as soon as one pair is not.
-    if not _is_finite(mean + variance + (0.0 if pairs.bias is None else pairs.bias)):
-        return None
-    if norm.training and norm.running_mean is not None and norm.running_var is not None:
-        offset = sign * mean + pairs.source @ source_mean + pairs.center @ center_mean
-        if pairs.bias is not None:
-            offset = offset + pairs.bias
-        track(
-            norm.running_mean,
-            norm.running_var,
-            norm.num_batches_tracked,
-            norm.momentum,
-            offset.detach(),
-            variance.detach(),
-            count,
+        What is the same for all pairs, the offset and the bias, drops out with their mean.
+        """
+        a = self.sources @ (self.pairs.source * sign[:, None]).t()
+        return a, self.centers @ (self.pairs.center * sign[:, None]).t()
+
+    def normalize(
+        self, norm: BatchNorm, sign: Tensor, mean: Tensor, second_moment: Tensor, count: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return scale and shift `(D,)` of batch norm for `a_j + b_i`, and track the statistics.
+
+        Returns None, and tracks nothing, if a number is not finite.
+        """
+        bias = self.pairs.layer.bias
+        moments, total = shared_means(
+            torch.stack([mean, second_moment]), mean.new_full((1,), count), norm.group
         )
-    scale = torch.rsqrt(variance + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight * sign
-    shift = -mean * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias
-    if pairs.bias is not None:  # subtracted with the mean: its gradient is zero, not None
-        shift = shift + 0.0 * pairs.bias
-    pooled = scaled_activation(found.values, b, scale, shift, pairs.layer.activation)
-    return pooled, _winners(return_indices, a, ends, found.values, tied)
+        mean, second_moment = moments
+        # The ends are centered, so the mean is not large, and nothing cancels.
+        variance = (second_moment - mean.square()).clamp(min=0)
+        # These are not finite as soon as one pair is not.
+        if not _is_finite(mean + variance + (0.0 if bias is None else bias)):
+            return None
+        if norm.training and norm.running_mean is not None and norm.running_var is not None:
+            track(
+                norm.running_mean,
+                norm.running_var,
+                norm.num_batches_tracked,
+                norm.momentum,
+                (sign * mean + self.offset + (0.0 if bias is None else bias)).detach(),
+                variance.detach(),
+                total,
+            )
+        scale = torch.rsqrt(variance + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight * sign
+        shift = -mean * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias
+        if bias is not None:  # subtracted with the mean: its gradient is zero, not None
+            shift = shift + 0.0 * bias
+        return scale, shift
 
 
-def _shared_mean(rows: Tensor, norm: BatchNorm) -> Tensor:
-    """Return a constant near the mean of the rows of all processes, the same in each."""
-    rows = rows.detach().flatten(0, 1)
-    return shared_center(rows.mean(0), rows.new_full((1,), len(rows)), norm.group)
+def _sign(norm: BatchNorm, like: Tensor) -> Tensor:
+    """Return 1 or -1 for each channel, such that it makes batch norm's weight not negative."""
+    ones = torch.ones_like(like[:, 0])
+    return ones if norm.weight is None else torch.where(norm.weight.detach() < 0, -ones, ones)
+
+
+def _tied(norm: BatchNorm) -> Tensor | None:
+    """Return in which channels batch norm's weight makes all pairs equal; None if in none."""
+    if norm.weight is None:
+        return None
+    tied = norm.weight.detach() == 0
+    return tied if torch.compiler.is_compiling() or tied.any() else None
 
 
 def _is_finite(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling():  # a graph cannot depend on a value
         return True
     return math.isfinite(tensor.detach().sum().item())
-
-
-def _winners(
-    wanted: bool, a: Tensor, ends: _Ends, values: Tensor, tied: Tensor | None
-) -> Tensor | None:
-    if not wanted:
-        return None
-    positions = winning_positions(a.detach(), ends.neighbors, values.detach(), tied)
-    return ends.neighbors.gather(2, positions)

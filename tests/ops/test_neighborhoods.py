@@ -7,13 +7,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharedmlp.ops.cpu import neighborhoods as kernels
-from sharedmlp.ops.cpu.neighborhoods import neighbor_max, winning_positions
+from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
+from sharedmlp.ops.cpu.pair_rows import pair_rows
 from sharedmlp.ops.cpu.scaled_activation import scaled_activation
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 from sharedmlp.ops.neighborhoods import (
     PairTensors,
     neighborhood_max,
     neighborhood_reasons,
+    neighborhood_rows,
     split_edge_layer,
 )
 from tests.covering import pairwise
@@ -79,7 +81,7 @@ class Case:
                 torch.tensor(3),
             ]
 
-    def fused(self, **options):
+    def fused(self, function=neighborhood_max, **options):
         leaves = self.leaves
         norm = None
         if self.norm:
@@ -90,9 +92,9 @@ class Case:
         activation = Activation(self.activation, 0.2)
         bias = leaves.get("bias")
         layer = PointwiseTensors(leaves["source weight"], bias, norm, activation)
-        pairs = PairTensors(leaves["source weight"], leaves["center weight"], bias, layer)
+        pairs = PairTensors(leaves["source weight"], leaves["center weight"], layer)
         ends = (leaves["sources"], leaves["centers"], self.neighbors)
-        return neighborhood_max(pairs, *ends, **options)
+        return function(pairs, *ends, **options)
 
     def plain(self):
         """By the formula of each step on all pairs: `(B, Q, K, D)` before the max."""
@@ -119,14 +121,27 @@ class Case:
         return ACTIVATIONS[self.activation](y)
 
 
+def compare_hidden(*arguments, **options):
+    """Compare the rows of a layer before another one."""
+    fused, plain = Case(*arguments, **options), Case(*arguments, **options)
+    got, want = fused.fused(neighborhood_rows), plain.plain()
+    compare_all(fused, plain, got, want)
+
+
 def compare(*arguments, tied=False, **options):
     """Compare outputs, winners, gradients, statistics; with `tied` winners are nobody's right."""
     fused, plain = Case(*arguments, **options), Case(*arguments, **options)
-    got, winners = fused.fused(return_indices=True)
+    got, found_positions = fused.fused(return_indices=True)
     want, positions = plain.plain().max(2)
-    assert_close(got.detach(), want.detach(), kind="fused", name="output")
     if not tied:
-        assert torch.equal(winners, plain.neighbors.gather(2, positions))
+        # A neighbor that comes twice may win at either place: the plain products round differently.
+        winners, expected = (plain.neighbors.gather(2, p) for p in (found_positions, positions))
+        assert torch.equal(winners, expected)
+    compare_all(fused, plain, got, want, tied)
+
+
+def compare_all(fused, plain, got, want, tied=False):
+    assert_close(got.detach(), want.detach(), kind="fused", name="output")
     direction = random(*want.shape, seed=10, dtype=fused.dtype)
     (got * direction).sum().backward()
     (want * direction).sum().backward()
@@ -165,15 +180,35 @@ def test_numbers_are_those_of_the_formula_on_pairs(
     )
 
 
+@pairwise(
+    size=list(SIZES),
+    dtype=[torch.float64, torch.float32],
+    norm=["train", "eval", "untracked", None],
+    activation=["identity", "relu", "leaky_relu"],
+    affine=[True, False],
+    bias=[True, False],
+    momentum=[0.1, None],
+)
+def test_rows_before_another_layer(size, dtype, norm, activation, affine, bias, momentum):
+    options = {"affine": affine, "bias": bias, "momentum": momentum}
+    compare_hidden(size, dtype=dtype, norm=norm, activation=activation, **options)
+
+
+@pytest.mark.parametrize("norm", ["train", "eval"])
+def test_chunks_of_rows_make_no_difference(norm, monkeypatch):
+    monkeypatch.setattr("sharedmlp.ops.cpu.pair_rows._CHUNK", 50)
+    compare_hidden(norm=norm)
+
+
 @pytest.mark.parametrize("norm", ["train", "eval"])
 def test_chunks_of_centers_make_no_difference(norm, monkeypatch):
-    monkeypatch.setattr(kernels, "_BUFFER", 12)
+    monkeypatch.setattr("sharedmlp.ops.cpu.gather._BUFFER", 12)
     compare(norm=norm)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
 def test_several_chunks_of_the_scaled_activation(activation, monkeypatch):
-    monkeypatch.setattr("sharedmlp.ops.cpu.scaled_activation._CHUNK", 20)
+    monkeypatch.setattr("sharedmlp.ops.cpu.scaled_activation._CHUNK", 6)
     compare(activation=activation)
 
 
@@ -219,6 +254,7 @@ def test_numbers_that_are_not_finite_are_left_to_the_plain_layers(value, norm, e
             value
         )
     assert case.fused() is None
+    assert case.fused(neighborhood_rows) is None
     for old, new in zip(before, case.running, strict=True):
         assert torch.equal(old, new)
 
@@ -251,6 +287,29 @@ def test_derivatives_of_the_scaled_activation(name):
 
     def function(*tensors):
         return scaled_activation(*tensors, Activation(name, 0.2))
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.0, 0.2])
+def test_derivatives_of_rows(slope):
+    inputs = (random(1, 4, 3).requires_grad_(), random(1, 3, 3, seed=1).requires_grad_())
+    neighbors = random_rows(4, 1, 3, 2)
+
+    def function(a, b):
+        return pair_rows(a, b, neighbors, slope)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_derivatives_of_the_moments_alone():
+    inputs = (random(1, 4, 3).requires_grad_(), random(1, 3, 3, seed=1).requires_grad_())
+    neighbors = random_rows(4, 1, 3, 2)
+
+    def function(a, b):
+        return neighbor_moments(a, neighbors, b)
 
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
@@ -294,7 +353,7 @@ class Largest(TorchDispatchMode):
 def test_nothing_has_the_size_of_the_pairs(norm, monkeypatch):
     size = (2, 50, 40, 30, 3, 3, 16)
     largest = 2 * 50 * 16  # a of all sources
-    monkeypatch.setattr(kernels, "_BUFFER", largest)
+    monkeypatch.setattr("sharedmlp.ops.cpu.gather._BUFFER", largest)
     monkeypatch.setattr("sharedmlp.ops.cpu.threads._local", type("Local", (), {})())
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # where the mode sees it
     case = Case(size, norm=norm)
@@ -324,3 +383,10 @@ def test_reasons(change, reason):
     assert neighborhood_reasons(layer) == []
     (said,) = neighborhood_reasons(layer._replace(**change))
     assert reason in said
+
+
+def test_a_hidden_layer_runs_as_a_leaky_relu():
+    layer = PointwiseTensors(torch.zeros(4, 6), None, None, Activation("tanh"))
+    assert neighborhood_reasons(layer) == []
+    (said,) = neighborhood_reasons(layer, before_max=False)
+    assert "Tanh" in said
