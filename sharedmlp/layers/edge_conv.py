@@ -74,6 +74,8 @@ class EdgeConv(nn.Module):
             )
         if k < 1:
             raise ValueError(f"k is a positive number of neighbors, got {k}")
+        if not channels:
+            raise ValueError("channels are those of the points and of each layer, such as [3, 64]")
         first, *rest = channels
         self.channels = (first, *rest)
         self.k = k
