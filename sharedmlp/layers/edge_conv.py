@@ -33,7 +33,8 @@ class EdgeConv(nn.Module):
     Args:
         channels: Widths, `[C, D]` or `[C, H, D]`: that of the points, then those of the layers. The
             first layer has 2 C input channels.
-        k: How many neighbors to find for each point, itself included; unused if they are given.
+        k: How many neighbors to find for each point, itself included (the nearest is repeated in
+            smaller clouds); unused if they are given.
         backend: As in `SharedMLP`.
         norm: As in `SharedMLP`.
         activation: As in `SharedMLP`, one for all layers.
@@ -181,11 +182,6 @@ class EdgeConv(nn.Module):
         return f"{list(self.channels)}, k={self.k}, neighbors_in={self.neighbors_in!r}"
 
     def _find_neighbors(self, x: Tensor) -> Tensor:
-        if self.k > x.shape[1]:
-            raise ValueError(
-                f"EdgeConv finds k={self.k} neighbors, got clouds of {x.shape[1]} points: make it "
-                "with a smaller k, or pass neighbors"
-            )
         points = x if self.neighbors_in == "features" else x[..., :3]
         # Found when it is first needed: given neighbors need no search.
         k_nearest = import_module("sharedmlp.neighbors").k_nearest

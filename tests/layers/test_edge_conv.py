@@ -297,7 +297,6 @@ def test_wrong_arguments(arguments, message):
         ({"neighbors": torch.zeros(2, 6, 4, dtype=torch.int32)}, "int64"),
         ({"neighbors": torch.full((2, 6, 4), 6)}, "0 to 5, got 6 to 6"),
         ({"neighbors": torch.full((2, 6, 4), -1)}, "got -1"),
-        ({"neighbors": None}, "smaller k"),
         ({"centers": torch.zeros(3, 6, 3)}, "2 clouds"),
         ({"centers": torch.zeros(2, 6, 4)}, "centers"),
         ({"centers": torch.zeros(2, 6, 3), "neighbors": None}, "along with centers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,9 +38,9 @@ def _chunks(neighbors: Tensor, channels: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, num_centers, step)]
 
 
-def _formula(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:
+def _formula(neighbors: Tensor, slope: float, a: Tensor, b: Tensor) -> tuple[Tensor]:
     clouds = torch.arange(len(a), device=a.device)[:, None, None]
-    return functional.leaky_relu(a[clouds, neighbors] + b[:, :, None], slope)
+    return (functional.leaky_relu(a[clouds, neighbors] + b[:, :, None], slope),)
 
 
 def _forward(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:
@@ -68,9 +69,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     a, b, neighbors, rows = ctx.saved_tensors
     if torch.is_grad_enabled():  # somebody will differentiate the gradients again
-        found = double_backward(
-            lambda a, b: (_formula(a, b, neighbors, ctx.slope),), (a, b), (gradient,)
-        )
+        formula = partial(_formula, neighbors, ctx.slope)
+        found = double_backward(formula, (a, b), (gradient,))
         return (*found, None, None)
     return (*_gradient(a, neighbors, rows, gradient, ctx.slope), None, None)
 

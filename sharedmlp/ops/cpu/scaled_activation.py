@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sharedmlp.ops.cpu.sums import double_backward
 from sharedmlp.ops.cpu.threads import run_jobs, thread_buffer
@@ -45,11 +47,10 @@ def _chunks(rows: Tensor) -> list[list[slice]]:
     return [chunks[share] for share in split_into_chunks(len(chunks), rows)]
 
 
-def _formula(first: Tensor, second: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
-    y = torch.addcmul(shift, first + second, scale)
-    if slope == 1:
-        return y
-    return y.relu() if slope == 0 else torch.nn.functional.leaky_relu(y, slope)
+def _formula(
+    slope: float, first: Tensor, second: Tensor, scale: Tensor, shift: Tensor
+) -> tuple[Tensor]:
+    return (functional.leaky_relu(torch.addcmul(shift, first + second, scale), slope),)
 
 
 def _forward(first: Tensor, second: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
@@ -64,7 +65,7 @@ def _forward(first: Tensor, second: Tensor, scale: Tensor, shift: Tensor, slope:
                 if slope == 0:
                     out.relu_()
                 elif slope != 1:
-                    torch.nn.functional.leaky_relu_(out, slope)
+                    functional.leaky_relu_(out, slope)
 
     run_jobs(worker, len(jobs))
     return result
@@ -78,9 +79,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     if torch.is_grad_enabled():  # somebody will differentiate the gradients again
-        found = double_backward(
-            lambda *inputs: (_formula(*inputs, ctx.slope),), tensors, (gradient,)
-        )
+        formula = partial(_formula, ctx.slope)
+        found = double_backward(formula, tensors, (gradient,))
         return (*found, None)
     of_sum, of_scale, of_shift = _gradient(*tensors, gradient, ctx.slope)
     return of_sum, of_sum, of_scale, of_shift, None
