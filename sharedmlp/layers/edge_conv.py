@@ -206,7 +206,7 @@ class EdgeConv(nn.Module):
         """Apply the layer to the points; None if the plain path is to run."""
         if self.fused is False:
             return None
-        if self.fused == "auto" and not self.pool.points_pay(neighbors):
+        if self.fused == "auto" and not self.pool.points_pay(neighbors, x.itemsize):
             return None
         reasons = self._reasons(x, centers, must=self.fused is True)
         self._check(reasons)

@@ -89,12 +89,14 @@ class NeighborhoodPool(SharedMLPMaxPool):
         reasons = [reason for layer in (first, *rest) for reason in unknown_parts(layer)]
         return reasons or neighborhood_reasons(layer_tensors(first), before_max=not rest)
 
-    def points_pay(self, neighbors: Tensor) -> bool:
-        """Whether running the first layer on points is faster."""
+    def points_pay(self, neighbors: Tensor, itemsize: int) -> bool:
+        """Whether running the first layer on points is faster, for numbers of so many bytes."""
         # Processes that share statistics have to take the same path, whatever each one's size is.
         if is_distributed() and any(shares_statistics(layer) for layer in self.layers):
             return True
-        return neighbors.numel() * max(self.channels[1:]) >= cost.MIB // 4
+        widths = self.channels[1:]
+        least = 8 if len(widths) == 1 else 32  # measured; of several, only the first gains
+        return neighbors.numel() * max(widths) * itemsize >= least * cost.MIB
 
     def _pool_rest(
         self, layers: list[PointwiseLayer], clouds: Tensor, return_indices: bool
