@@ -1,10 +1,14 @@
-"""Compares PointNet's variants: speed and memory as tables, JSON and a picture."""
+"""Compare PointNet's variants: speed and memory as tables, JSON and a picture."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
+
+import benchmark_peers
+from benchmark_contention import start_contention
 
 from sharedmlp.benchmark import (
     VARIANTS,
@@ -14,13 +18,16 @@ from sharedmlp.benchmark import (
     run_benchmark,
     write_results,
 )
+from sharedmlp.utils.cores import usable_cores
+
+PEERS = list(benchmark_peers.VARIANTS)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parses the command line and runs the benchmark.
+    """Parse the command line and run the benchmark.
 
     Args:
-        arguments: Those of the process where None.
+        arguments: Those of the command line; None for the ones of the process.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -31,7 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument(
+        "--variants", nargs="+", metavar="NAME", help=f"of {', '.join([*VARIANTS, *PEERS])}"
+    )
     parser.add_argument("--peers", action="store_true", help="also public packages, if installed")
     parser.add_argument(
         "--search_precision", default="float32", help="bfloat16 adds the network that uses it"
@@ -49,11 +58,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--small",
         action="store_true",
-        help="instead, layers on small inputs, fused and not: from where on fusion pays",
+        help="instead, layers on small inputs, fused and not: from which size on fusion pays",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="a folder")
     options = vars(parser.parse_args(arguments))
     output: Path = options.pop("output")
+    peers, chosen = options.pop("peers"), options["variants"]
+    if peers and chosen is not None:
+        chosen += PEERS
+    if peers or set(chosen or ()) & set(PEERS):
+        options["variants_from"] = benchmark_peers.__file__
+    contended = options.pop("contended")
+    options["contention"] = partial(start_contention, usable_cores()) if contended else None
     if options.pop("small"):
         text = format_small(measure_small())
         output.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Compares training runs by group: a table of test and validation accuracies, and their curves.
+"""Compare training runs by group: a table of test and validation accuracies, and their curves.
 
 python scripts/compare_runs.py "fused=runs/a/version_0,runs/a/version_1" conv1d=runs/b/version_0
 """
@@ -15,14 +15,14 @@ ACCURACIES = ("overall_accuracy", "mean_class_accuracy")
 
 
 def read_validation(run: Path) -> list[float]:
-    """Returns the overall accuracy on the validation clouds after each epoch of a run."""
+    """Return the overall accuracy on the validation clouds after each epoch of a run."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [float(row["val/overall_accuracy"]) for row in rows if row.get("val/overall_accuracy")]
 
 
 def read_test(run: Path) -> list[float]:
-    """Returns what the test of a run's best checkpoint gave; nothing where it was not tested."""
+    """Return what the test of a run's best checkpoint gave; nothing if it was not tested."""
     path = run / "test_metrics.json"
     if not path.is_file():
         return []
@@ -31,7 +31,7 @@ def read_test(run: Path) -> list[float]:
 
 
 def describe(values: list[float]) -> str:
-    """Lays out percentages: of several runs their mean, and the smallest and largest."""
+    """Lay out percentages: of several runs their mean, and the smallest and largest."""
     if not values:
         return ""
     spread = f" ({min(values):.1%} to {max(values):.1%})" if len(values) > 1 else ""
@@ -39,7 +39,7 @@ def describe(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Parses the arguments, prints the table, draws the curves."""
+    """Parse the arguments, print the table, draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("groups", nargs="+", metavar="NAME=RUN,RUN", help="folders that fit wrote")
     parser.add_argument("--picture", type=Path, help="a PNG file for the validation curves")

@@ -1,6 +1,6 @@
-"""Trains a small LeNet on 8 x 8 digits, runs it on a wide canvas and draws its class maps.
+"""Train a small LeNet on 8 x 8 digits, run it on a wide canvas and draw its class maps.
 
-The network is trained on windows of 8 x 8 pixels and then convolutionalised: on the canvas it gives
+The network is trained on windows of 8 x 8 pixels and then convolutionalized: on the canvas it gives
 one vector of logits for every such window, two pixels apart, in one pass.
 """
 
@@ -40,7 +40,7 @@ def make_lenet() -> nn.Sequential:
 
 
 def load_splits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns training and held-out digits ``(M, 1, 8, 8)`` in [0, 1] and their labels."""
+    """Return training and held-out digits `(M, 1, 8, 8)` in [0, 1] and their labels."""
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     labels = torch.tensor(digits.target)
@@ -50,7 +50,7 @@ def load_splits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def make_canvas(images: Tensor, tops: list[int]) -> Tensor:
-    """Writes digits ``(M, 1, 8, 8)`` side by side: ``(1, 1, 16, 12 M + 4)``, each at its top."""
+    """Write digits `(M, 1, 8, 8)` side by side: `(1, 1, 16, 12 M + 4)`, each at its top."""
     canvas = torch.zeros(1, 1, HEIGHT, PITCH * len(images) + PITCH - SIZE)
     for place, (image, top) in enumerate(zip(images, tops, strict=True)):
         left = PITCH * place + PITCH - SIZE
@@ -69,7 +69,7 @@ def distance_to_digits(tops: list[int], rows: Tensor, columns: Tensor) -> Tensor
 def draw_windows(
     images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Returns every digit in its own window and thrice as many windows that stand elsewhere.
+    """Return every digit in its own window and thrice as many windows that stand elsewhere.
 
     All are cut out of one long canvas, so that the second kind shows what lies between the digits
     of a canvas: nothing, a part of a digit, parts of two.
@@ -88,17 +88,18 @@ def draw_windows(
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> None:
-    """Trains with Adam; the step size falls to zero along a cosine."""
+    """Train with Adam; the step size falls to zero along a cosine."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters())
     model.train()
     for epoch in range(epochs):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * epoch / epochs))
         inputs, targets = draw_windows(images, labels, generator)
-        for batch in torch.randperm(len(targets), generator=generator).split(128):
+        order = torch.randperm(len(targets), generator=generator)
+        for batch in order.split(128):  # type: ignore[no-untyped-call]
             loss = nn.functional.cross_entropy(model(inputs[batch]), targets[batch])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     model.eval()
 
@@ -106,11 +107,11 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed
 def run_on_canvas(
     model: nn.Module, canvas: Tensor, tops: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs the convolutionalised model on a canvas in one pass.
+    """Run the convolutionalized model on a canvas in one pass.
 
     Returns:
-        The logits ``(11, H', W')``, the windows they see ``(H', W', 4)``, and how far those stand
-        from the nearest digit ``(H', W')``.
+        The logits `(11, H', W')`, the windows they see `(H', W', 4)`, and how far those stand
+        from the nearest digit `(H', W')`.
     """
     network = convolutionalize(model, (1, SIZE, SIZE))
     with torch.no_grad():
@@ -124,7 +125,7 @@ def run_on_canvas(
 
 
 def draw_canvas(ax: Axes, canvas: Tensor, logits: Tensor, windows: Tensor, away: Tensor) -> None:
-    """Draws the canvas, each digit's own window and the class that the network sees there."""
+    """Draw the canvas, each digit's own window and the class that the network sees there."""
     ax.imshow(canvas.numpy(), cmap="gray_r", aspect="auto")
     for i, j in (away == 0).nonzero().tolist():
         top, left, bottom, right = windows[i, j].tolist()
@@ -141,7 +142,7 @@ def draw_canvas(ax: Axes, canvas: Tensor, logits: Tensor, windows: Tensor, away:
 
 
 def draw(canvas: Tensor, logits: Tensor, windows: Tensor, away: Tensor, caption: str) -> Figure:
-    """Draws the canvas ``(H, W)`` and below it, in the same columns, the map of every class."""
+    """Draw the canvas `(H, W)` and below it, in the same columns, the map of every class."""
     figure = Figure(figsize=(9.5, 8), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     classes = [*range(NOTHING), NOTHING]
@@ -164,7 +165,7 @@ def draw(canvas: Tensor, logits: Tensor, windows: Tensor, away: Tensor, caption:
 
 
 def main() -> None:
-    """Trains, convolutionalises, checks the map against the classifier, and draws."""
+    """Train, convolutionalize, check the map against the classifier, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/equivalences/digits.png"))
     parser.add_argument("--epochs", type=int, default=40)

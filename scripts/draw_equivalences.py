@@ -1,4 +1,4 @@
-"""Draws the figures of docs/equivalences.md: what one output of each kind of layer reads."""
+"""Draw the figures of docs/equivalences.md: what one output of each kind of layer reads."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,7 @@ Cells = NDArray[np.bool_]
 
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """Returns an empty figure and its only axes, in units of one grid cell (0.31 inches)."""
+    """Return an empty figure and its only axes, in units of one grid cell (0.31 inches)."""
     figure = Figure(figsize=(0.31 * width, 0.31 * height), dpi=110)
     FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, 1))
@@ -29,7 +29,7 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
 
 def grid(ax: Axes, corner: Point, on: Cells, color: str = READ) -> None:
-    """Draws cells from the lower left corner; row 0 of ``on`` is the top one, as in an image."""
+    """Draw cells from the lower left corner; row 0 of `on` is the top one, as in an image."""
     for row, column in np.ndindex(on.shape):
         cell = (corner[0] + column, corner[1] + on.shape[0] - 1 - row)
         face = color if on[row, column] else REST
@@ -37,13 +37,13 @@ def grid(ax: Axes, corner: Point, on: Cells, color: str = READ) -> None:
 
 
 def maps(ax: Axes, corner: Point, count: int, on: Cells, color: str = READ) -> None:
-    """Draws ``count`` maps behind one another, the front one last."""
+    """Draw `count` maps behind one another, the front one last."""
     for number in reversed(range(count)):
         grid(ax, (corner[0] + 0.5 * number, corner[1] + 0.5 * number), on, color)
 
 
 def cells(rows: int, columns: int, *on: tuple[int, int]) -> Cells:
-    """Returns a grid in which only the given cells are on."""
+    """Return a grid in which only the given cells are on."""
     result = np.zeros((rows, columns), bool)
     for cell in on:
         result[cell] = True
@@ -51,12 +51,12 @@ def cells(rows: int, columns: int, *on: tuple[int, int]) -> Cells:
 
 
 def line(ax: Axes, start: Point, end: Point, width: float = 1.2, style: str = "-") -> None:
-    """Draws a line from what is read to what reads it."""
+    """Draw a line from what is read to what reads it."""
     ax.plot([start[0], end[0]], [start[1], end[1]], color="0.35", lw=width, ls=style, zorder=3)
 
 
 def say(ax: Axes, at: Point, text: str, size: float = 10.5, color: str = "0.1") -> None:
-    """Writes text."""
+    """Write text."""
     ax.text(*at, text, ha="center", va="center", fontsize=size, color=color, linespacing=1.4)
 
 
@@ -186,7 +186,7 @@ FIGURES = {
 
 
 def main() -> None:
-    """Draws all of them."""
+    """Draw all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/equivalences"))
     folder = parser.parse_args().output

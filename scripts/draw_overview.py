@@ -1,12 +1,14 @@
-"""Draws docs/overview.png: a generated mesh's cloud on its way through PointNet."""
+"""Draw docs/overview.png: a generated mesh's cloud on its way through PointNet."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from sharedmlp.data import normalize_points, read_mesh, sample_points, write_shapes
 
@@ -18,7 +20,7 @@ SPELLINGS = [
 
 
 def box(ax: Axes, center: tuple[float, float], text: str, color: str) -> None:
-    """Writes text in a rounded box."""
+    """Write text in a rounded box."""
     ax.text(
         *center,
         text,
@@ -30,15 +32,16 @@ def box(ax: Axes, center: tuple[float, float], text: str, color: str) -> None:
 
 
 def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Draws an arrow from start to end."""
+    """Draw an arrow from start to end."""
     ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.3", "lw": 1.5})
 
 
-def draw(points: np.ndarray) -> Figure:
-    """Draws the cloud (N, 3) and the network as boxes."""
+def draw(points: NDArray[np.float32]) -> Figure:
+    """Draw the cloud (N, 3) and the network as boxes."""
     figure = Figure(figsize=(12, 3.6), dpi=110)
     FigureCanvasAgg(figure)
-    cloud = figure.add_axes((0.0, 0.0, 0.24, 1.0), projection="3d")
+    # Any, because matplotlib's types do not tell the axes of a projection.
+    cloud: Any = figure.add_axes((0.0, 0.0, 0.24, 1.0), projection="3d")
     cloud.scatter(*points.T, s=3, c=points[:, 2], cmap="viridis")
     cloud.set_axis_off()
     cloud.set_box_aspect((1, 1, 1))
@@ -61,7 +64,7 @@ def draw(points: np.ndarray) -> Figure:
 
 
 def main() -> None:
-    """Generates the meshes where they are missing and draws one of them."""
+    """Generate the meshes if they are missing and draw one of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", type=Path, default=Path("data/shapes"))
     parser.add_argument("--output", type=Path, default=Path("docs/overview.png"))

@@ -1,11 +1,11 @@
-"""Kills `sharedmlp prepare` and `sharedmlp fit` at random moments and looks at what is left.
+"""Kill `sharedmlp prepare` and `sharedmlp fit` at random moments and look at what is left.
 
     python scripts/kill_runs.py runs/killed --kills 100
 
 Each process prepares a small tree of generated meshes, trains on it from the last checkpoint that
 is there, and tests; it is killed (SIGKILL) somewhere on the way, and the next one goes on in the
-same folders. Behind each kill every cache and every checkpoint under its final name has to be
-whole. A training that comes through, whatever was killed before it, has to end with the weights,
+same folders. After each kill every cache and every checkpoint under its final name has to be
+complete. A training that comes through, whatever was killed before it, has to end with the weights,
 bit for bit, and with the test of one that was never killed. POSIX alone: it forks.
 """
 
@@ -36,7 +36,7 @@ CACHES = "tree/.sharedmlp_cache"
 
 
 def live(log: Path) -> None:
-    """Prepares and trains to the end, in a process of its own."""
+    """Prepare and train to the end, in a process of its own."""
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
@@ -48,7 +48,7 @@ def live(log: Path) -> None:
 
 
 def run(seconds: float) -> tuple[bool, float]:
-    """Lets one process live, at most for a time; returns whether it was killed, and its age."""
+    """Let one process live, at most for a time; return whether it was killed, and its age."""
     start = time.monotonic()
     pid = os.fork()
     if pid == 0:
@@ -70,27 +70,29 @@ def run(seconds: float) -> tuple[bool, float]:
 
 
 def find_last() -> Path | None:
-    """Returns the newest of the last checkpoints."""
+    """Return the newest of the last checkpoints."""
     found = Path("runs").glob("*/checkpoints/last.ckpt")
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def read_caches() -> dict[str, bytes]:
-    """Returns the files of all caches under their final names."""
+    """Return the files of all caches under their final names."""
     files = Path(CACHES).glob("[!.]*/*")
     return {str(path.relative_to(CACHES)): path.read_bytes() for path in files}
 
 
 def read_result() -> dict[str, Any]:
-    """Returns the weights at the end and the newest test."""
-    last = torch.load(find_last(), weights_only=True)  # noqa: TID251 - plain values and tensors
+    """Return the weights at the end and the newest test."""
+    path = find_last()
+    assert path is not None
+    last = torch.load(path, weights_only=True)  # noqa: TID251 - plain values and tensors
     tests = Path("runs").glob("*/test_metrics.json")
     test = json.loads(max(tests, key=lambda path: path.stat().st_mtime).read_text())
     return {"weights": last["state_dict"], "confusion": test["confusion"]}
 
 
 def look(seen: Counter[str], caches: dict[str, bytes]) -> None:
-    """Checks all that a kill has left, and counts where it has struck."""
+    """Check all that a kill has left, and count at which stage it came."""
     for name, content in read_caches().items():
         assert caches[name] == content, f"the cache {name} is another one"
     checkpoints = list(Path("runs").glob("*/checkpoints/*.ckpt"))
@@ -103,11 +105,11 @@ def look(seen: Counter[str], caches: dict[str, bytes]) -> None:
     elif not checkpoints:
         seen["kills between that and the first checkpoint"] += 1
     else:
-        seen["kills behind the first checkpoint"] += 1
+        seen["kills after the first checkpoint"] += 1
 
 
 def find_halves() -> set[tuple[str, str, int]]:
-    """Returns what is half written, none of it under a name that anything reads: what, which, when.
+    """Return what is half written, none of it under a name that anything reads: what, which, when.
 
     Of all that Lightning writes by itself, metrics.csv and config.yaml are read by people.
     """
@@ -125,7 +127,7 @@ def find_halves() -> set[tuple[str, str, int]]:
 
 
 def main() -> None:
-    """Parses the arguments, kills, and prints what was seen."""
+    """Parse the arguments, kill, and print what was seen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="to be made, and to be deleted at the end")
     parser.add_argument("--kills", type=int, default=50)

@@ -23,8 +23,9 @@ from sharedmlp.data import (
     prepare_mesh_tree,
     read_mesh,
 )
-from sharedmlp.data.cache import Sampled, write_cache
+from sharedmlp.data.cache import CacheEntry, write_cache
 from sharedmlp.data.sampling import draw_surface
+from sharedmlp.utils.cores import usable_cores
 
 POOL_SIZE = 2048
 MODELNET40_FILES, MODELNET40_BYTES = 12_311, 10e9
@@ -78,7 +79,7 @@ def seconds_a_mesh(paths: Sequence[Path], repeats: int) -> dict[str, float]:
 
 
 def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
-    """Prints meshes a second in one process, and what ModelNet40 would take."""
+    """Print meshes a second in one process, and what ModelNet40 would take."""
     sizes, times = [], []
     print(f"| meshes a second, one process | kB a mesh | {' | '.join(READERS)} | faster |")
     print("| --- | " + " | ".join(["---:"] * (len(READERS) + 2)) + " |")
@@ -101,12 +102,12 @@ def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
 
 
 def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None:
-    """Prints how the cores share a tree of 120 meshes, which are links to a few files."""
+    """Print how the cores share a tree of 120 meshes, which are links to a few files."""
     train = folder / "tree" / "sphere" / "train"
     train.mkdir(parents=True)
     for number in range(120):
         (train / f"{number:04d}.off").symlink_to(paths[number % len(paths)])
-    for workers in (1, os.cpu_count() or 1):
+    for workers in (1, usable_cores()):
         best = (float("inf"), 0.0)
         for number in range(repeats):
             start, busy = time.perf_counter(), os.times()
@@ -126,10 +127,10 @@ def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None
 
 
 def measure_batches(folder: Path) -> None:
-    """Prints the time of a batch from a memory map of ModelNet40's training clouds."""
+    """Print the time of a batch from a memory map of ModelNet40's training clouds."""
     rng = np.random.default_rng(0)
     clouds = (
-        Sampled(str(i), 0, rng.normal(size=(POOL_SIZE, 3)).astype(np.float32))
+        CacheEntry(str(i), 0, rng.normal(size=(POOL_SIZE, 3)).astype(np.float32))
         for i in range(MODELNET40_TRAIN)
     )
     pool = write_cache(folder / "cache", "key", clouds, (POOL_SIZE, 3), ("a",))
@@ -153,7 +154,7 @@ def measure_batches(folder: Path) -> None:
 
 
 def main() -> None:
-    """Prints all of it."""
+    """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="a tree of real meshes, measured too")
     parser.add_argument("--repeats", type=int, default=5)

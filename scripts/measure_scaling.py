@@ -11,13 +11,15 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
 from torch import distributed
 
-from sharedmlp.data import PointPool
+from sharedmlp.data import PointCloudStore
 from sharedmlp.train import ClassificationTask, PointCloudDataModule
+from sharedmlp.utils.cores import usable_cores
 
 WARM_UP = 5
 
@@ -34,27 +36,27 @@ class RandomClouds(PointCloudDataModule):
         """Numbers."""
         return [str(label) for label in range(40)]
 
-    def open_split(self, split: str) -> PointPool:
-        """Draws all clouds."""
+    def open_split(self, split: str) -> PointCloudStore:
+        """Draw all clouds."""
         rng = np.random.default_rng(0)
         points = rng.standard_normal((self.clouds, self.num_points, 3), dtype=np.float32)
         names = tuple(map(str, range(self.clouds)))
-        return PointPool(points, np.arange(self.clouds) % 40, names, tuple(self.class_names))
+        return PointCloudStore(points, np.arange(self.clouds) % 40, names, tuple(self.class_names))
 
 
 class StepTimer(pl.Callback):
-    """Keeps the time at the end of every step."""
+    """Keep the time at the end of every step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Looks at the clock."""
+        """Look at the clock."""
         self.times.append(time.perf_counter())
 
 
-def train(options: argparse.Namespace, norm: str) -> None:
-    """Trains in this process and those beside it; the first prints the median seconds of a step."""
+def train(options: argparse.Namespace, norm: Literal["batch", "sync_batch"]) -> None:
+    """Train in this process and those beside it; the first prints the median seconds of a step."""
     processes = int(os.environ["WORLD_SIZE"])
     steps = WARM_UP + options.steps
     data = RandomClouds(
@@ -84,7 +86,7 @@ def train(options: argparse.Namespace, norm: str) -> None:
 
 
 def measure(options: argparse.Namespace, processes: int, threads: int, norm: str) -> float:
-    """Returns the median seconds of a step."""
+    """Return the median seconds of a step."""
     command = [
         *[sys.executable, "-m", "torch.distributed.run", "--standalone"],
         *["--nproc_per_node", str(processes), __file__, "--norm", norm],
@@ -99,7 +101,7 @@ def measure(options: argparse.Namespace, processes: int, threads: int, norm: str
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--global_batch", type=int, default=32)
@@ -110,7 +112,7 @@ def main() -> None:
     if options.norm:
         train(options, options.norm)
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     print("| statistics | processes | threads each | ms a step | clouds/s | speed-up | per core |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     alone = None

@@ -1,15 +1,16 @@
 """The shared MLP of PointNet with interchangeable Linear, Conv1d and Conv2d backends.
 
 Importing this package imports torch and nothing heavier: readers, datasets and trainers are in
-:mod:`sharedmlp.data` and :mod:`sharedmlp.train`.
+`sharedmlp.data` and `sharedmlp.train`.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from sharedmlp.layers import SharedMLP, SharedMLPMaxPool, TNet
+from sharedmlp.layers import EdgeConv, SharedMLP, SharedMLPMaxPool, TNet
 from sharedmlp.models import create_model, list_models, orthogonality_penalty
 
 __all__ = [
+    "EdgeConv",
     "SharedMLP",
     "SharedMLPMaxPool",
     "TNet",
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what only some users need when they ask for it."""
+    """Import what only some users need when they ask for it."""
     if name in ("fuse", "fusion_report"):
         from sharedmlp import fusion
 

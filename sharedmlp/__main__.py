@@ -1,26 +1,22 @@
-"""Entry point of ``sharedmlp`` and ``python -m sharedmlp``."""
+"""Entry point of `sharedmlp` and `python -m sharedmlp`."""
 
 from __future__ import annotations
 
 import signal
 import sys
 
+from sharedmlp.cli.main import main as run
+
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line, or says in one line which extra it needs.
+    """Run the command line.
 
-    An interrupted command exits with 128 and the number of the signal, 130 for Ctrl-C.
+    An interrupted command exits with 128 plus the number of the signal, 130 for Ctrl-C.
 
     Args:
-        args: Arguments; those of the process where None.
+        args: The arguments; those of the process by default.
     """
     try:
-        try:
-            from sharedmlp.cli.lightning import main as run
-        except ModuleNotFoundError as error:
-            if error.name is not None and error.name.split(".")[0] == "sharedmlp":
-                raise
-            sys.exit(f"sharedmlp: {error}; the command line needs: pip install 'sharedmlp[train]'")
         run(args)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -1,24 +1,24 @@
 """Trained networks as files for other programs: ONNX, torch.export and safetensors.
 
-Each is one file, takes any number of clouds and of points, and carries ``model.metadata``: the
-``class_names``, and how its training data was prepared (``num_points`` of a cloud, ``in_channels``
-of a point, ``up_axis``, ``centre`` and ``scale`` of the coordinates). What nobody knows is left
-out. Points are ``(B, N, in_channels)`` in the parameters' dtype, logits ``(B, num_classes)``.
+Each is one file, takes any number of clouds and of points, and carries `model.metadata`: the
+`class_names`, and how its training data was prepared (`num_points` of a cloud, `in_channels` of a
+point, `up_axis`, `center` and `scale` of the coordinates). What nobody knows is left out. Points
+are `(B, N, in_channels)` in the parameters' dtype, logits `(B, num_classes)`.
 
-To run ``model.onnx`` (metadata are strings; those that were none before, in JSON)::
+To run `model.onnx` (metadata are strings; those that were none before, in JSON):
 
     session = onnxruntime.InferenceSession("model.onnx")
     (logits,) = session.run(["logits"], {"points": points})  # NumPy, float32
     class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
 
-To run ``model.pt2``, which needs torch but not this package::
+To run `model.pt2`, which needs torch but not this package:
 
     files = {"metadata.json": ""}
     network = torch.export.load("model.pt2", extra_files=files).module()
     logits = network(points)
     class_names = json.loads(files["metadata.json"])["class_names"]
 
-To go on with ``model.safetensors``, in this package, on any backend::
+To go on with `model.safetensors`, in this package, on any backend:
 
     from sharedmlp.models import load_safetensors
 
@@ -32,7 +32,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +43,9 @@ import torch
 from torch import Tensor
 
 from sharedmlp.layers import SharedMLP, SharedMLPMaxPool
-from sharedmlp.models import PointNet, load_safetensors, save_safetensors
+from sharedmlp.models import PointCloudModel, load_safetensors, save_safetensors
+from sharedmlp.utils.files import atomic_path
+from sharedmlp.utils.optional_imports import require_modules
 
 # Largest difference of two logits, relative to the largest logit, between a file and the network.
 TOLERANCE = 1e-4
@@ -81,25 +82,25 @@ class Parity:
         )
 
 
-def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
-    """Writes a network to one file for other programs, checked against the network itself.
+def export_model(model: PointCloudModel, path: str | Path, format: str) -> Parity:
+    """Write a network to one file for other programs, checked against the network itself.
 
-    The network is exported as it evaluates, on the CPU. One with ``search_precision="bfloat16"``,
+    The network is exported as it evaluates, on the CPU. One with `search_precision="bfloat16"`,
     which approximates the max, is exported, and compared, with the exact one.
 
     Args:
         model: The network; it is left as it is.
         path: The file to write or replace; only a file that passes the check is written.
-        format: ``"onnx"`` (needs the extra ``onnx``), ``"torch_export"`` or ``"safetensors"``
-            (needs the extra ``export``).
+        format: `"onnx"` (needs the extra `onnx`), `"torch_export"` or `"safetensors"` (needs the
+            extra `export`).
 
     Returns:
         How far the file, read and run again, is from the network.
 
     Raises:
-        ExportError: If that is more than :data:`TOLERANCE`.
+        ExportError: If that is more than `TOLERANCE`.
         ImportError: If the format needs a package that is not installed.
-        ValueError: If the format is unknown.
+        ValueError: If the format is unknown, or is safetensors and the network not registered.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
@@ -113,9 +114,7 @@ def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
         if isinstance(module, SharedMLPMaxPool):
             module.search_precision = "float32"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with atomic_path(path) as partial:
         with torch.no_grad(), _quiet():
             FORMATS[format].write(model, partial)
             parity = _compare(exact, FORMATS[format].open(partial))
@@ -123,9 +122,6 @@ def export_model(model: PointNet, path: str | Path, format: str) -> Parity:
             raise ExportError(
                 f"{path} is not written: as {format}, {parity}, and {TOLERANCE:.0e} is allowed"
             )
-        os.replace(partial, path)  # noqa: PTH105
-    finally:
-        partial.unlink(missing_ok=True)
     return parity
 
 
@@ -134,11 +130,11 @@ class _Format:
     """How to write a network to a path, and how to run what is there."""
 
     suffix: str
-    write: Callable[[PointNet, Path], None]
+    write: Callable[[PointCloudModel, Path], None]
     open: Callable[[Path], Callable[[Tensor], Tensor]]
 
 
-def _write_onnx(model: PointNet, path: Path) -> None:
+def _write_onnx(model: PointCloudModel, path: Path) -> None:
     _import_onnxruntime()
     axes = {0: "batch", 1: "points"}
     onnx: Any = torch.onnx.export(
@@ -158,7 +154,7 @@ def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda points: torch.from_numpy(session.run(["logits"], {"points": points.numpy()})[0])
 
 
-def _write_torch_export(model: PointNet, path: Path) -> None:
+def _write_torch_export(model: PointCloudModel, path: Path) -> None:
     with path.open("wb") as file:
         metadata = json.dumps(model.metadata)
         torch.export.save(_trace(model), file, extra_files={"metadata.json": metadata})
@@ -180,15 +176,15 @@ FORMATS = {
 }
 
 
-def _trace(model: PointNet) -> torch.export.ExportedProgram:
-    """Records the plain operations, for any number of clouds and of points."""
+def _trace(model: PointCloudModel) -> torch.export.ExportedProgram:
+    """Record the plain operations, for any number of clouds and of points."""
     weight = next(model.parameters())
     points = torch.zeros(2, 8, model.in_channels, dtype=weight.dtype)  # neither 0 nor 1: constants
     axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("points", min=1)}
     return torch.export.export(model, (points,), dynamic_shapes=(axes,))
 
 
-def _compare(model: PointNet, other: Callable[[Tensor], Tensor]) -> Parity:
+def _compare(model: PointCloudModel, other: Callable[[Tensor], Tensor]) -> Parity:
     generator = torch.Generator().manual_seed(0)
     dtype = next(model.parameters()).dtype
     differences, equal = [], []
@@ -205,7 +201,7 @@ def _compare(model: PointNet, other: Callable[[Tensor], Tensor]) -> Parity:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what the exporters say about themselves: that there is no torchvision, and more."""
+    """Silence what the exporters say about themselves: that there is no torchvision, and more."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -218,12 +214,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _import_onnxruntime() -> Any:
-    try:
-        import onnx  # noqa: F401 - torch.onnx needs both
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Writing ONNX needs onnx, onnxscript and onnxruntime: pip install 'sharedmlp[onnx]'"
-        ) from error
+    # torch.onnx needs the first two.
+    require_modules("onnx", "onnxscript", "onnxruntime", extra="onnx", purpose="Writing ONNX")
+    import onnxruntime
+
     return onnxruntime

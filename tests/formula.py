@@ -1,4 +1,4 @@
-"""The plain formula of a shared MLP, ``x @ W.T + b`` and textbook norms: the tests' oracle."""
+"""The plain formula of a shared MLP, `x @ W.T + b` and textbook norms: the tests' oracle."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ ACTIVATIONS = {
 
 @dataclass
 class Formula:
-    """A shared MLP on ``(M, C)`` with its own copies of a module's parameters and statistics."""
+    """A shared MLP on `(M, C)` with its own copies of a module's parameters and statistics."""
 
     norm: str | None
     activation: str | None
@@ -55,10 +55,10 @@ class Formula:
         return mean, ((y - mean) ** 2).sum(dim, keepdim=True) / y.shape[dim]
 
     def _affine(self, mean: Tensor, variance: Tensor, y: Tensor, key: str) -> Tensor:
-        normalised = (y - mean) / (variance + 1e-5) ** 0.5
+        normalized = (y - mean) / (variance + 1e-5) ** 0.5
         if f"{key}.weight" not in self.parameters:
-            return normalised
-        return normalised * self.parameters[f"{key}.weight"] + self.parameters[f"{key}.bias"]
+            return normalized
+        return normalized * self.parameters[f"{key}.weight"] + self.parameters[f"{key}.bias"]
 
     def _batch_norm(self, y: Tensor, key: str) -> Tensor:
         tracked = f"{key}.running_mean" in self.buffers
@@ -80,7 +80,7 @@ class Formula:
 
 
 def randomize(mlp: nn.Module, seed: int = 0) -> None:
-    """Gives norms weights of both signs and statistics of their own, so that no term is trivial."""
+    """Give norms weights of both signs and statistics of their own, so that no term is trivial."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in [*mlp.named_parameters(), *mlp.named_buffers()]:
@@ -93,7 +93,7 @@ def randomize(mlp: nn.Module, seed: int = 0) -> None:
 
 
 def check_against_formula(mlp, channel_dim, shape, dtype, norm, activation, pooled=False):
-    """Compares on a random input, with random norms of both signs."""
+    """Compare on a random input, with random norms of both signs."""
     mlp = mlp.to(dtype)
     randomize(mlp)
     x = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
@@ -110,10 +110,10 @@ def compare_with_formula(
     tied_points=False,
     kind="value",
 ):
-    """Compares outputs, gradients of the input and every parameter, and running statistics.
+    """Compare outputs, gradients of the input and every parameter, and running statistics.
 
-    With ``tied_points`` the points of each cloud are all equal: then which of them gets the
-    gradient is nobody's right, and what they get together is compared. ``kind`` is that of the
+    With `tied_points` the points of each cloud are all equal: then which of them gets the
+    gradient is nobody's right, and what they get together is compared. `kind` is that of the
     tolerances of outputs, input gradients and statistics.
     """
     dtype = x.dtype
@@ -142,8 +142,8 @@ def compare_with_formula(
 
 
 def compare_parameters(mlp, formula, kind="value"):
-    """Compares the gradients of every parameter, and the running statistics."""
-    # A parameter's gradient sums over all positions, and the gradient of a bias in front of batch
+    """Compare the gradients of every parameter, and the running statistics."""
+    # A parameter's gradient sums over all positions, and the gradient of a bias before batch
     # norm is a sum that cancels to zero: compare at the scale of the largest gradient.
     scale = max(p.grad.abs().max().item() for p in formula.parameters.values())
     for name, parameter in mlp.named_parameters():

@@ -4,6 +4,7 @@ Files of data made for that are in `data/test_bad_intent.py`, checkpoints of oth
 `models/test_foreign_files.py`.
 """
 
+import contextlib
 import pickle  # noqa: TID251 - to write what must not be read
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_a_checkpoint_that_runs_code_does_not(inside, capsys, command):
     assert not (inside / "ran").exists()
 
 
-def test_a_checkpoint_that_names_a_function_does_not_call_it(inside, capsys):
+def test_a_checkpoint_that_names_a_function_does_not_call_it(inside):
     (inside / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nmake = print")
     trainer = make_trainer(max_epochs=1)
     trainer.fit(make_task(), ArrayDataModule())
@@ -76,8 +77,20 @@ def test_a_checkpoint_that_names_a_function_does_not_call_it(inside, capsys):
     checkpoint = torch.load("a.ckpt", weights_only=True)  # noqa: TID251 - plain values
     checkpoint["hyper_parameters"]["_instantiator"] = "evil.make"
     torch.save(checkpoint, "a.ckpt")
-    for command in ON_FILES:
-        assert "evil.make" in refuse([*command.split(), "--ckpt_path", "a.ckpt"], capsys)
+    for command in ON_FILES:  # whether they refuse it or read the rest
+        with contextlib.suppress(SystemExit):
+            main([*command.split(), "--ckpt_path", "a.ckpt"])
+    assert not (inside / "ran").exists()
+
+
+@pytest.mark.parametrize("command", LIGHTNING)
+def test_a_checkpoint_does_not_choose_the_code_that_runs(inside, capsys, command):
+    (inside / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nTask = 1")
+    values = {"class_names": list(CLASSES), "_class_path": "evil.Task"}
+    torch.save({"state_dict": {}, "hyper_parameters": values}, "a.ckpt")
+    assert "a checkpoint of a evil.Task" in refuse(
+        [*command.split(), "--ckpt_path", "a.ckpt"], capsys
+    )
     assert not (inside / "ran").exists()
 
 
@@ -92,6 +105,7 @@ def test_lightning_is_told_to_unpickle_plain_values_alone(inside, command):
         raise Told(options)
 
     cli = SharedMLPCLI.__new__(SharedMLPCLI)
+    cli.model = make_task()
     cli.trainer = SimpleNamespace(world_size=1, callbacks=[], **{command: tell})
     data = Namespace(class_path="D", init_args=Namespace(batch_size=1))
     cli.config = SimpleNamespace(
@@ -112,6 +126,8 @@ CONFIGS = {
     "a logger": f"trainer: {{logger: {RUN}}}",
     "a strategy": f"trainer: {{strategy: {RUN}}}",
     "data": f"data: {RUN}",
+    "the task": f"model: {RUN}",
+    "the file of a task": "model: {class_path: ../evil.Task}",
     "the optimizer": f"model: {{optimizer: {RUN}}}",
     "an object to call": f"trainer: {{callbacks: [{CALL % RUN}]}}",
     "a function to call": f"trainer: {{callbacks: [{CALL % 'os.system'}]}}",

@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 import json
 import tempfile
@@ -23,11 +24,21 @@ from sharedmlp.benchmark.counts import fused_training, plain_forward
 from sharedmlp.benchmark.networks import FieldPointNet
 from sharedmlp.benchmark.processes import ALLOCATORS, Process, ProcessError, start_worker
 from sharedmlp.benchmark.report import add_statistics, speedup, spread
-from sharedmlp.benchmark.variants import PEERS, REFERENCE, choose_variants
+from sharedmlp.benchmark.variants import REFERENCE, choose_variants, load_variants
 from sharedmlp.models import create_model
 from sharedmlp.viz import plot_benchmark
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+PEERS_FILE = SCRIPTS / "benchmark_peers.py"
+EVERYTHING = load_variants(PEERS_FILE)
+OWN_VARIANTS = """
+from sharedmlp.benchmark.networks import FieldPointNet
+from sharedmlp.benchmark.variants import Variant, network_builder
+
+VARIANTS = {
+    "mine": Variant("my own", "plain", network_builder(FieldPointNet, channels_first=True))
+}
+"""
 SIZES = {"batch_size": 2, "num_points": 16, "num_classes": 40}
 
 
@@ -41,6 +52,7 @@ def measured():
         rounds=1,
         steps=1,
         variants=["linear_fused", "pyg"],
+        variants_from=PEERS_FILE,
     )
 
 
@@ -53,7 +65,7 @@ def made_up(allocators=("default",)):
         "conv2d_compiled": ([5, 5, 5], [1, 1, 1], 800),
         "linear_fused": ([2, 1, 2], [1, 2, 1], 250),
     }
-    entries = {name: run._entry(name, SIZES) for name in [*seconds, "pyg", "conv1d"]}
+    entries = {name: run._entry(EVERYTHING[name], SIZES) for name in [*seconds, "pyg", "conv1d"]}
     for name, (train, evaluation, peak) in seconds.items():
         entries[name]["train"]["seconds"] = train
         entries[name]["eval"]["seconds"] = evaluation
@@ -128,7 +140,7 @@ def test_the_table_has_a_row_a_variant_and_says_what_is_missing():
         *("1000.0 (1000.0 to 1800.0)", "4.00 (2.40 to 4.00)", cells[6]),
         *("250", "0.25 |"),
     ]
-    assert "not installed" in rows[VARIANTS["pyg"].label]
+    assert "not installed" in rows[EVERYTHING["pyg"].label]
     assert "failed" in rows["plain conv1d"]
     assert "- N=16, default allocator, plain conv1d: failed (out of memory)." in text
     assert "training: fused linear is 3.00 times as fast as plain linear" in text
@@ -162,7 +174,7 @@ def _process_of(code, environment):
     """A process that runs code of its own in place of a worker's module."""
     folder = Path(tempfile.mkdtemp())
     (folder / "echo_environment.py").write_text(code)
-    return Process("echo_environment", "", 1, {**environment, "PYTHONPATH": str(folder)})
+    return Process(["-m", "echo_environment"], 1, {**environment, "PYTHONPATH": str(folder)})
 
 
 def test_small_layers_in_turns():
@@ -220,15 +232,15 @@ class FakeWorker:
 @pytest.mark.parametrize("contended", [True, False])
 def test_contended_means_a_busy_process_for_as_long_as_it_runs(contended, monkeypatch):
     disturbers, asked = [], set()
-    start = run.start_contention
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from benchmark_contention import start_contention
 
-    def start_with_one_thread(cores):
-        disturbers.append(start(1))
+    def start():
+        disturbers.append(start_contention(1))
         return disturbers[-1]
 
-    monkeypatch.setattr(run, "start_contention", start_with_one_thread)
     monkeypatch.setattr(run, "start_worker", lambda settings: FakeWorker(disturbers, asked))
-    text = format_results(run_benchmark(rounds=2, contended=contended))
+    text = format_results(run_benchmark(rounds=2, contention=start if contended else None))
     assert asked == {("ceiling", False), ("train", contended), ("eval", contended)}
     assert [process.running for process in disturbers] == [False] * contended
     assert ("cores busy with matrix products" in text) == contended
@@ -243,15 +255,39 @@ def test_files_are_whole_and_complete(measured, tmp_path):
 
 
 def test_variants_are_chosen_with_the_reference():
-    assert choose_variants(["linear"], peers=False, search_precision="float32") == [
-        REFERENCE,
-        "linear",
-    ]
-    everything = choose_variants(None, peers=True, search_precision="bfloat16")
-    assert everything == list(VARIANTS)
-    assert set(PEERS) == {"pyg", "torch_pointcloud", "pypi_pointnet"}
-    defaults = choose_variants(None, peers=False, search_precision="float32")
-    assert set(VARIANTS) - set(defaults) == {*PEERS, "linear_fused_bfloat16"}
+    assert choose_variants(["linear"], VARIANTS, "float32") == [REFERENCE, "linear"]
+    assert choose_variants(None, EVERYTHING, "bfloat16") == list(EVERYTHING)
+    defaults = choose_variants(None, VARIANTS, "float32")
+    assert set(VARIANTS) - set(defaults) == {"linear_fused_bfloat16"}
+
+
+def test_the_peers_are_variants_of_a_file():
+    assert load_variants(None) == VARIANTS
+    assert list(EVERYTHING) == [*VARIANTS, "pyg", "torch_pointcloud", "pypi_pointnet"]
+    assert {EVERYTHING[name].kind for name in set(EVERYTHING) - set(VARIANTS)} == {"peer"}
+
+
+def test_variants_of_ones_own_run_in_their_process(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN_VARIANTS)
+    settings = {**SIZES, "threads": 1, "device": "cpu", "variants_from": str(path)}
+    with start_worker({**settings, "variant": "mine"}) as worker:
+        assert len(worker.ask(mode="eval", steps=2)["seconds"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("no.py", None, "come from a Python file, got .*no.py"),
+        ("a.txt", "VARIANTS = {}", "come from a Python file, got .*a.txt"),
+        ("a.py", "variants = {}", "a.py does not define VARIANTS"),
+    ],
+)
+def test_a_file_without_variants_is_refused(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        run_benchmark(variants_from=tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +311,7 @@ def test_bad_settings_are_refused_before_anything_starts(options, message, monke
 
 def test_a_process_that_ends_says_how():
     with pytest.raises(ProcessError, match="exit status 1"):
-        Process("no_such_module", "", 1)
+        Process(["-m", "no_such_module"], 1)
 
 
 def test_a_network_that_does_not_fit_is_an_error_of_its_own():
@@ -331,7 +367,7 @@ def test_the_picture_shows_every_measured_variant():
     names = [label.get_text() for label in train.get_yticklabels()]
     assert names[0] == VARIANTS[REFERENCE].label
     assert "fused linear" in names
-    assert VARIANTS["pyg"].label not in names
+    assert EVERYTHING["pyg"].label not in names
     assert [bar.get_width() for bar in train.patches] == [8e3, 6e3, 4e3, 5e3, 2e3]
     assert [text.get_text().strip() for text in evaluation.texts][-1] == "4.00x"
     assert [bar.get_width() for bar in memory.patches] == [1000, 900, 800, 800, 250]
@@ -343,11 +379,9 @@ def test_the_picture_shows_every_measured_variant():
 
 
 @pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("benchmark")
 
 
 def test_the_script_prints_the_table_and_writes_three_files(script, monkeypatch, tmp_path, capsys):
@@ -362,12 +396,32 @@ def test_the_script_prints_the_table_and_writes_three_files(script, monkeypatch,
     script.main([*arguments, "--output", str(tmp_path)])
     assert asked["allocators"] == ["default", "keep"]
     assert asked["num_points"] == [8, 16]
-    assert asked["contended"] is True
+    assert callable(asked["contention"])
     assert asked["variants"] is None
+    assert "variants_from" not in asked
     assert format_results(made_up()) in capsys.readouterr().out
     files = {path.name for path in tmp_path.iterdir()}
     assert files == {"benchmark.json", "benchmark.md", "benchmark.png"}
     assert imread(tmp_path / "benchmark.png").ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variants"),
+    [
+        ("--peers", None),  # the defaults and all of the file
+        ("--variants linear --peers", ["linear", "pyg", "torch_pointcloud", "pypi_pointnet"]),
+        ("--variants pyg", ["pyg"]),
+    ],
+)
+def test_the_script_knows_the_peers(arguments, variants, script, monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(
+        script, "run_benchmark", lambda **options: asked.update(options) or made_up()
+    )
+    script.main([*arguments.split(), "--output", str(tmp_path)])
+    assert asked["variants"] == variants
+    assert Path(asked["variants_from"]) == PEERS_FILE
+    assert asked["contention"] is None
 
 
 def test_the_script_measures_small_layers(script, monkeypatch, tmp_path, capsys):

@@ -21,7 +21,7 @@ METADATA = {
     "class_names": ["cup", "lámpara", "tv stand", "x"],
     "num_points": 1024,
     "up_axis": "y",
-    "centre": "mean",
+    "center": "mean",
     "scale": "unit sphere",
 }
 # One cloud, one point, and numbers that the network was not traced with.
@@ -177,7 +177,7 @@ def test_safetensors_are_the_network_again_on_any_backend(files, model):
 def test_safetensors_without_options_or_of_another_kind(tmp_path):
     import safetensors.torch
 
-    path = tmp_path / "foreign.safetensors"
+    path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="does not say which network"):
         load_safetensors(path)
@@ -291,7 +291,7 @@ def test_the_command_writes_beside_the_checkpoint_and_prints_the_figure(checkpoi
         "in_channels": 3,
         "num_points": 16,
         "up_axis": "x",
-        "centre": "mean",
+        "center": "mean",
         "scale": "unit sphere",
     }
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]  # noqa: TID251 - plain values

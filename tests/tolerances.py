@@ -12,7 +12,7 @@ TOLERANCES = {
     # The fused layer takes a channel's variance from the covariance of its inputs, as w S w^T.
     # Where it is small next to |w|^2 |S|, it keeps fewer of float32's digits.
     "fused": {torch.float64: 1e-10, torch.float32: 1e-4},
-    # Weights after ten optimiser steps, absolute: Adam divides by the root of the second moment and
+    # Weights after ten optimizer steps, absolute: Adam divides by the root of the second moment and
     # so makes much of the roundings of small gradients.
     "training": {torch.float64: 1e-9},
     # Twenty steps, and the fused path's own rounding of the variance in each.
@@ -28,7 +28,7 @@ def assert_close(
     scale: float | None = None,
     name: str = "tensor",
 ) -> None:
-    """Compares; ``scale`` replaces the largest entry where that is itself a rounding error."""
+    """Compares; `scale` replaces the largest entry if that is itself a rounding error."""
     assert actual.shape == expected.shape, f"{name}: {actual.shape} is not {expected.shape}"
     assert actual.dtype == expected.dtype, f"{name}: {actual.dtype} is not {expected.dtype}"
     assert torch.isfinite(actual).all(), f"{name}: not finite"

@@ -1,7 +1,7 @@
 """Multiply-adds of a PointNet, counted from its widths.
 
 Counted are the products with weights and transforms; batch norm, activations, the max, the loss and
-the optimiser are not. A plain training step counts three times its forward pass: the product itself
+the optimizer are not. A plain training step counts three times its forward pass: the product itself
 and the two of its backward pass.
 """
 
@@ -22,14 +22,14 @@ def plain_forward(
     local_channels: Sequence[int] = (64, 64),
     global_channels: Sequence[int] = (64, 128, 1024),
 ) -> int:
-    """Counts the forward pass of a full PointNet; the fused one's in eval is the same.
+    """Count the forward pass of a full PointNet; the fused one's in eval is the same.
 
     Args:
         batch_size: Clouds.
         num_points: Points of a cloud.
         num_classes: Number of classes.
-        local_channels: Widths of the shared MLP in front of the feature T-Net.
-        global_channels: Widths of the shared MLP in front of the max.
+        local_channels: Widths of the shared MLP before the feature T-Net.
+        global_channels: Widths of the shared MLP before the max.
     """
     width = local_channels[-1]
     pointwise = (
@@ -49,10 +49,10 @@ def plain_forward(
 
 
 def fused_training(batch_size: int, num_points: int, num_classes: int) -> int:
-    """Counts a training step with the three widest layers (C=128 to D=1024) fused.
+    """Count a training step with the three widest layers (C=128 to D=1024) fused.
 
     Each of them takes, over M points, M*C*D for the products, 2*M*C^2 for the second moment and its
-    gradient, 2*B*C*D at the winners and 2*D*C^2 to join weight and moment, instead of 3*M*C*D.
+    gradient, 2*B*C*D at the maxima and 2*D*C^2 to join weight and moment, instead of 3*M*C*D.
     """
     points = batch_size * num_points
     width, out = _TNET[-2:]

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from sharedmlp.utils.cores import usable_cores
+
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Describes the machine, its load right now included.
+    """Describe the machine, its load right now included.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``.
+        device: "cpu" or "cuda".
 
     Returns:
         Plain values, ready for JSON.
@@ -40,35 +42,28 @@ def describe_machine(device: str) -> dict[str, Any]:
     }
 
 
-def usable_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Ceiling:
     """A float32 matrix product that stays in the cache (in the caches of a GPU: a large one).
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``.
+        device: "cpu" or "cuda".
     """
 
     def __init__(self, device: str) -> None:
-        # 256: three matrices are 768 KiB, and with it each of two threads still has enough to do
+        # 256: three matrices are 768 KiB, and each of two threads still has enough to do.
         size, self._repeats = (256, 100) if device == "cpu" else (8192, 1)
         self._left, self._right = torch.randn(2, size, size, device=device)
         self._out = torch.empty(size, size, device=device)
         self.operations = 2 * size**3 * self._repeats
 
     def __call__(self) -> None:
-        """Does one step: ``operations`` additions and multiplications."""
+        """Do one step: `operations` additions and multiplications."""
         for _ in range(self._repeats):
             torch.mm(self._left, self._right, out=self._out)
 
 
 def peak_memory(device: str) -> int:
-    """Returns the most bytes that this process ever held: in RAM, or of a GPU's tensors."""
+    """Return the most bytes that this process ever held: in RAM, or of a GPU's tensors."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     # On Linux a child's ru_maxrss begins with its parent's peak; VmHWM is the process's own.
@@ -80,9 +75,9 @@ def peak_memory(device: str) -> int:
 
 
 def limit_memory() -> None:
-    """Lets this process take what is free now and no more.
+    """Let this process take what is free now and no more.
 
-    A network that does not fit then fails with an error of its own, where the system would end some
+    A network that does not fit then fails with an error of its own; else the system would end some
     process, perhaps another one.
     """
     free = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))

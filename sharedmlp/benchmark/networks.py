@@ -11,10 +11,10 @@ from torch.nn import functional
 
 
 class FieldPointNet(nn.Module):
-    """PointNet of ``nn.Conv1d`` with kernel 1 and biases, batch norms, ReLU and ``torch.max``.
+    """PointNet of `nn.Conv1d` with kernel 1 and biases, batch norms, ReLU and `torch.max`.
 
     Source: Qi et al. 2017, "PointNet", figure 2 and appendix C, in the spelling of the PyTorch
-    ports: ``points (B, 3, N) -> logits (B, num_classes), feature transform (B, 64, 64)``.
+    ports: points (B, 3, N) -> logits (B, num_classes), feature transform (B, 64, 64).
 
     Args:
         num_classes: Number of classes.
@@ -31,7 +31,7 @@ class FieldPointNet(nn.Module):
         self.out = nn.Linear(256, num_classes)
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the logits and the feature transform."""
+        """Return the logits and the feature transform."""
         x = _transform(points, self.input_tnet(points))
         x = self.local(x)
         transform = self.feature_tnet(x)

@@ -1,4 +1,4 @@
-"""The parent's side of the processes that a benchmark starts."""
+"""The processes that a benchmark starts, as their parent sees them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 _WORKER = "sharedmlp.benchmark.worker"
-_CONTENTION = "sharedmlp.benchmark.contention"
-
 
 # How glibc treats memory that a process has freed: as it does by default, or kept for the next
 # tensor. Names as the command line takes them.
@@ -27,21 +25,20 @@ ALLOCATORS: dict[str, dict[str, str]] = {
 
 
 class ProcessError(RuntimeError):
-    """A process could not do what it was told; the message says why."""
+    """Raised when a process could not do what it was told; the message says why."""
 
 
 class NotInstalledError(ProcessError):
-    """A variant needs a package that is not there."""
+    """Raised when a variant needs a package that is not installed."""
 
 
 class Process:
-    """A Python module in a process of its own that answers each line of JSON with one.
+    """A Python program in a process of its own that answers each line of JSON with one.
 
-    A context manager: on leaving, the process is ended.
+    Its first answer says that it is ready. A context manager: on leaving, the process is ended.
 
     Args:
-        module: What ``python -m`` runs.
-        argument: Its only argument.
+        program: The arguments of the interpreter, such as `["-m", "package.module"]`.
         threads: How many threads it may use.
         environment: Further variables of its environment.
 
@@ -51,15 +48,14 @@ class Process:
 
     def __init__(
         self,
-        module: str,
-        argument: str,
+        program: Sequence[str],
         threads: int,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        # before torch is loaded, so that every thread pool begins with it
+        # Set before torch is loaded, so that every thread pool begins with it.
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, argument],
+            [sys.executable, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -72,7 +68,7 @@ class Process:
             raise
 
     def ask(self, **command: Any) -> dict[str, Any]:
-        """Sends a command and waits for its answer.
+        """Send a command and wait for its answer.
 
         Raises:
             ProcessError: If the process failed or ended.
@@ -82,7 +78,7 @@ class Process:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended, and the answer below says how
+            pass  # It has ended; the answer below says how.
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -103,11 +99,11 @@ class Process:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.close()  # for which it waits
+            self._process.stdin.close()  # what it waits for
             self._process.wait(timeout=10)
         except (BrokenPipeError, subprocess.TimeoutExpired):
             self._process.kill()
@@ -131,12 +127,10 @@ def start_worker(settings: dict[str, Any]) -> Process:
 
     Args:
         settings: Those of `sharedmlp.benchmark.worker`, and the name of an allocator.
+
+    Raises:
+        ProcessError: If the variant cannot be built.
     """
     settings = dict(settings)
     environment = ALLOCATORS[settings.pop("allocator", "default")]
-    return Process(_WORKER, json.dumps(settings), settings["threads"], environment)
-
-
-def start_contention(cores: int) -> Process:
-    """Starts the process that keeps the cores busy; returns when it does."""
-    return Process(_CONTENTION, str(cores), cores)
+    return Process(["-m", _WORKER, json.dumps(settings)], settings["threads"], environment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 
 from sharedmlp.benchmark.processes import ALLOCATORS
 from sharedmlp.benchmark.variants import REFERENCE
+from sharedmlp.utils.files import atomic_write
 
 _MIB = 2**20
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """Returns the median and the 10th and 90th percentile of samples."""
+    """Return the median and the 10th and 90th percentile of samples."""
     low, median, high = (float(value) for value in np.percentile(samples, [10, 50, 90]))
     return {"median": median, "low": low, "high": high}
 
@@ -39,10 +39,10 @@ def speedup(reference: Sequence[float], samples: Sequence[float]) -> dict[str, f
 
 
 def add_statistics(size: dict[str, Any]) -> None:
-    """Adds medians, ratios and fractions of the ceiling to the samples of one size.
+    """Add medians, ratios and fractions of the ceiling to the samples of one size.
 
     Args:
-        size: An entry of ``results["sizes"]``; changed in place.
+        size: An entry of results["sizes"]; changed in place.
     """
     ceiling = size["ceiling"]
     ceiling.update(spread(ceiling["seconds"]))
@@ -63,7 +63,7 @@ def add_statistics(size: dict[str, Any]) -> None:
 
 
 def _fused_against(measured: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yields how fast the fused networks are beside plain linear and the best compiled one."""
+    """Yield how fast the fused networks are beside plain linear and the best compiled one."""
     for mode in ("train", "eval"):
         compiled = [name for name, entry in measured.items() if entry["kind"] == "compiled"]
         compiled.sort(key=lambda name: measured[name][mode]["median"])
@@ -84,7 +84,7 @@ def _measured(size: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """Lays out the results of :func:`run_benchmark` as Markdown."""
+    """Lay out the results of `run_benchmark` as Markdown."""
     parts = [_describe(results)]
     for number in dict.fromkeys(size["num_points"] for size in results["sizes"]):
         sizes = [size for size in results["sizes"] if size["num_points"] == number]
@@ -194,7 +194,7 @@ def _row(size: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _legend(results: Mapping[str, Any]) -> str:
-    """Says what the columns mean and what has to be known of single rows."""
+    """Say what the columns mean and what has to be known of single rows."""
     entries = {name: entry for size in results["sizes"] for name, entry in size["variants"].items()}
     memory = (
         "the most bytes of tensors on the GPU"
@@ -227,21 +227,18 @@ def _legend(results: Mapping[str, Any]) -> str:
 
 
 def write_results(results: Mapping[str, Any], folder: str | Path) -> tuple[Path, Path]:
-    """Writes ``benchmark.json`` (complete) and ``benchmark.md`` (the tables), each whole.
+    """Write `benchmark.json` (complete) and `benchmark.md` (the tables), each atomically.
 
     Args:
-        results: Of :func:`run_benchmark`.
+        results: Of `run_benchmark`.
         folder: Where to; made if missing.
 
     Returns:
         The paths of the two files.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {"benchmark.json": json.dumps(results, indent=2) + "\n"}
     texts["benchmark.md"] = format_results(results)
     for name, text in texts.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, folder / name)  # noqa: PTH105
+        atomic_write(folder / name, text.encode())
     return folder / "benchmark.json", folder / "benchmark.md"

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from sharedmlp.benchmark.machine import Ceiling, describe_machine, usable_cores
+from sharedmlp.benchmark.machine import Ceiling, describe_machine
 from sharedmlp.benchmark.processes import (
     ALLOCATORS,
     NotInstalledError,
     Process,
     ProcessError,
-    start_contention,
     start_worker,
 )
 from sharedmlp.benchmark.report import add_statistics
-from sharedmlp.benchmark.variants import VARIANTS, choose_variants
+from sharedmlp.benchmark.variants import Variant, choose_variants, load_variants
 
 _log = logging.getLogger(__name__)
 
@@ -34,16 +34,16 @@ def run_benchmark(
     steps: int = 3,
     device: str = "cpu",
     variants: Sequence[str] | None = None,
-    peers: bool = False,
+    variants_from: str | Path | None = None,
     search_precision: str = "float32",
     allocators: Sequence[str] = ("default",),
-    contended: bool = False,
+    contention: Callable[[], AbstractContextManager[object]] | None = None,
 ) -> dict[str, Any]:
-    """Measures training steps, evaluations and memory of PointNet's variants side by side.
+    """Measure training steps, evaluations and memory of PointNet's variants side by side.
 
     A training step is the forward pass, cross entropy and 0.001 times the orthogonality penalty,
     the backward pass and Adam; an evaluation is the forward pass in eval mode without gradients. In
-    each round every process in turn runs both, each once for the caches and then ``steps`` times;
+    each round every process in turn runs both, each once for the caches and then `steps` times;
     its time in that round is the mean of those. Memory is the peak of its training steps, before it
     evaluates, above what it held after its imports.
 
@@ -54,14 +54,16 @@ def run_benchmark(
         threads: Threads of each process.
         rounds: How often every process has its turn.
         steps: Timed steps of a turn.
-        device: ``"cpu"`` or ``"cuda"``.
-        variants: Names in :data:`VARIANTS`; None means all but the peers and the bfloat16 search.
-            The reference, Conv1d as the field writes it, is always measured.
-        peers: Adds the PointNets of public packages, where they are installed.
-        search_precision: ``"bfloat16"`` adds the fused network that searches its winners in it.
-        allocators: How memory is allocated, ``"default"`` or ``"keep"``: each is a comparison of
-            its own, one after the other, and stands beside the other in the table.
-        contended: Meanwhile a further process keeps all cores busy with matrix products.
+        device: "cpu" or "cuda".
+        variants: Names in `VARIANTS` or in the file; None means all but the bfloat16 search. The
+            reference, Conv1d as the field writes it, is always measured.
+        variants_from: A Python file that defines further `VARIANTS`, such as networks of your own
+            (`load_variants`); None for no file.
+        search_precision: "bfloat16" adds the fused network that searches its maxima in it.
+        allocators: How memory is allocated, "default" or "keep": each is a comparison of its own,
+            one after the other, and stands beside the other in the table.
+        contention: Starts another process that keeps all cores busy with matrix products while the
+            variants are measured, and ends it on exit; None leaves the machine alone.
 
     Returns:
         Everything measured and derived, as plain values ready for JSON.
@@ -69,11 +71,8 @@ def run_benchmark(
     Raises:
         ValueError: If an argument is not one of the above.
     """
-    names = choose_variants(
-        None if variants is None else list(variants),
-        peers=peers,
-        search_precision=search_precision,
-    )
+    table = load_variants(variants_from)
+    names = choose_variants(variants, table, search_precision)
     settings: dict[str, Any] = {
         "num_points": list(num_points),
         "batch_size": batch_size,
@@ -83,7 +82,7 @@ def run_benchmark(
         "steps": steps,
         "device": device,
         "allocators": list(allocators),
-        "contended": contended,
+        "contended": contention is not None,
     }
     _check(settings)
     results: dict[str, Any] = {
@@ -94,31 +93,38 @@ def run_benchmark(
     for size in num_points:
         for allocator in allocators:
             one = {**settings, "num_points": size, "allocator": allocator}
-            results["sizes"].append(_compare(names, one))
+            one["variants_from"] = None if variants_from is None else str(variants_from)
+            results["sizes"].append(
+                _compare({name: table[name] for name in names}, one, contention)
+            )
     return results
 
 
-def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
-    """Measures all variants at one size."""
+def _compare(
+    variants: Mapping[str, Variant],
+    settings: dict[str, Any],
+    contention: Callable[[], AbstractContextManager[object]] | None,
+) -> dict[str, Any]:
+    """Measure all variants at one size."""
     rounds, steps = settings["rounds"], settings["steps"]
-    keys = ("batch_size", "num_points", "num_classes", "threads", "device", "allocator")
-    shared = {key: settings[key] for key in keys}
-    entries = {name: _entry(name, shared) for name in names}
+    keys = ("batch_size", "num_points", "num_classes", "threads", "device")
+    shared = {key: settings[key] for key in (*keys, "allocator", "variants_from")}
+    entries = {name: _entry(variant, shared) for name, variant in variants.items()}
     ceiling: dict[str, Any] = {"seconds": []}
     with ExitStack() as stack:
         limit = stack.enter_context(start_worker({**shared, "variant": "ceiling"}))
-        if settings["contended"]:
-            # threads that wait for each other at every small product would be no ceiling
+        if contention is not None:
+            # Threads that wait for each other at every small product would be no ceiling.
             samples = [_mean(limit.ask(mode="ceiling", steps=steps)) for _ in range(rounds)]
             ceiling["seconds"] = samples
-            stack.enter_context(start_contention(usable_cores()))
+            stack.enter_context(contention())
         processes: dict[str, Process] = {}
         for name, entry in entries.items():
             where = f"N={settings['num_points']}, {settings['allocator']} allocator"
             _log.info("%s: starting %s", where, name)
             try:
                 processes[name] = stack.enter_context(start_worker({**shared, "variant": name}))
-                # the first training steps of the process: they compile, and they show the peak
+                # The first training steps of the process: they compile, and they show the peak.
                 peak = processes[name].ask(mode="train", steps=2)["peak_bytes"]
                 processes[name].ask(mode="eval", steps=1)
                 entry["peak_bytes"] = peak
@@ -126,10 +132,10 @@ def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
                 _give_up(entry, error)
         for number in range(rounds):
             _log.info("N=%d: round %d of %d", settings["num_points"], number + 1, rounds)
-            if not settings["contended"]:
+            if contention is None:
                 ceiling["seconds"].append(_mean(limit.ask(mode="ceiling", steps=steps)))
-            # there and back, so that no variant always follows the same other one
-            for name in names if number % 2 == 0 else reversed(names):
+            # There and back, so that no variant always follows the same other one.
+            for name in entries if number % 2 == 0 else reversed(entries):
                 entry = entries[name]
                 if entry["status"] != "measured":
                     continue
@@ -150,9 +156,8 @@ def _compare(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _entry(name: str, shared: dict[str, Any]) -> dict[str, Any]:
-    """Returns what is known of a variant before it runs."""
-    variant = VARIANTS[name]
+def _entry(variant: Variant, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of a variant before it runs."""
     counts = variant.multiply_adds(
         shared["batch_size"], shared["num_points"], shared["num_classes"]
     )
@@ -167,7 +172,7 @@ def _entry(name: str, shared: dict[str, Any]) -> dict[str, Any]:
 
 
 def _give_up(entry: dict[str, Any], error: ProcessError) -> None:
-    """Takes a variant out of the rest; a part of its samples would not pair with the others'."""
+    """Take a variant out of the rest; a part of its samples would not pair with the others'."""
     missing = isinstance(error, NotInstalledError)
     entry["status"] = "not installed" if missing else "failed"
     entry["reason"] = str(error)
@@ -180,7 +185,7 @@ def _mean(answer: dict[str, Any]) -> float:
 
 
 def _check(settings: dict[str, Any]) -> None:
-    """Says which setting is out of range."""
+    """Say which setting is out of range."""
     least = {"batch_size": 2, "num_classes": 1, "threads": 1, "rounds": 1, "steps": 1}
     for key, low in least.items():
         if settings[key] < low:

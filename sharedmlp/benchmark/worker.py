@@ -1,6 +1,6 @@
 """The process of one variant: builds it, then runs as many steps as it is told, when it is told.
 
-Started by :class:`sharedmlp.benchmark.processes.Process`. It takes one line of JSON a command and
+Started by `sharedmlp.benchmark.processes.start_worker`. It takes one line of JSON a command and
 answers each with one, so that nothing runs while another process has its turn.
 """
 
@@ -18,30 +18,29 @@ import torch
 from torch.nn import functional
 
 from sharedmlp.benchmark.machine import Ceiling, limit_memory, peak_memory
-from sharedmlp.benchmark.variants import VARIANTS
+from sharedmlp.benchmark.variants import Variant, load_variants
 from sharedmlp.models import orthogonality_penalty
 
 
 def prepare(
-    variant: str, batch_size: int, num_points: int, num_classes: int, device: str
+    variant: Variant, batch_size: int, num_points: int, num_classes: int, device: str
 ) -> dict[str, Callable[[], None]]:
-    """Builds a variant and its batch.
+    """Build a variant and its batch.
 
     Args:
-        variant: A name in :data:`VARIANTS`.
+        variant: What to build.
         batch_size: Clouds.
         num_points: Points of a cloud.
         num_classes: Number of classes.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: "cpu" or "cuda".
 
     Returns:
-        What runs one training step and what runs one evaluation, as ``"train"`` and ``"eval"``.
+        What runs one training step and what runs one evaluation, as "train" and "eval".
     """
-    entry = VARIANTS[variant]
     torch.manual_seed(0)
     points = functional.normalize(torch.randn(batch_size, num_points, 3), dim=-1).to(device)
     labels = torch.randint(num_classes, (batch_size,)).to(device)
-    network = entry.build(points, num_classes)
+    network = variant.build(points, num_classes)
     module = network.module.to(device)
     optimizer = torch.optim.Adam(module.parameters(), fused=True)
 
@@ -62,7 +61,7 @@ def prepare(
 
 
 def time_steps(step: Callable[[], None], count: int, device: str) -> list[float]:
-    """Runs a step once for the caches and then ``count`` times; returns the seconds of each."""
+    """Run a step once for the caches and then `count` times; return the seconds of each."""
     seconds = []
     for number in range(count + 1):
         start = time.perf_counter()
@@ -75,24 +74,26 @@ def time_steps(step: Callable[[], None], count: int, device: str) -> list[float]
 
 
 def main() -> None:
-    """Reads the settings from the command line and then commands until the input ends."""
+    """Read the settings from the command line and then commands until the input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is not an answer
+    os.dup2(2, 1)  # What a library prints is not an answer.
 
     def answer(**values: Any) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
     settings = json.loads(sys.argv[1])
-    device, threads, variant = (settings.pop(key) for key in ("device", "threads", "variant"))
+    device, threads, name = (settings.pop(key) for key in ("device", "threads", "variant"))
+    variants_from = settings.pop("variants_from", None)
     torch.set_num_threads(threads)
-    if variant == "ceiling":
+    if name == "ceiling":
         steps: dict[str, Callable[[], None]] = {"ceiling": Ceiling(device)}
         base = 0
     else:
         try:
-            # an optimizer imports the compiler's front end at its first step
-            for module in ("torch._dynamo", *VARIANTS[variant].modules):
+            variant = load_variants(variants_from)[name]
+            # An optimizer imports the compiler's front end at its first step.
+            for module in ("torch._dynamo", *variant.modules):
                 import_module(module)
         except ImportError as error:
             answer(not_installed=str(error))
@@ -115,7 +116,7 @@ def main() -> None:
             return
         peak = peak_memory(device) - base
         if device == "cuda":
-            torch.cuda.empty_cache()  # the others need the memory in their turn
+            torch.cuda.empty_cache()  # The others need the memory in their turn.
         answer(seconds=seconds, peak_bytes=peak)
 
 

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: each command in one file, imported when it runs."""

@@ -1,4 +1,4 @@
-"""``sharedmlp export``: from a checkpoint to a file for other programs."""
+"""`sharedmlp export`: from a checkpoint to a file for other programs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharedmlp.cli.network import errors_of
+from sharedmlp.cli.network import exit_on_error
 from sharedmlp.export import FORMATS, export_model
-from sharedmlp.train import load_trained
 
 
 def run(args: Sequence[str]) -> None:
-    """Writes a trained network for other programs: ``sharedmlp export --ckpt_path FILE ...``.
+    """Write a trained network for other programs: `sharedmlp export --ckpt_path FILE ...`.
 
     Args:
-        args: The arguments behind ``export``.
+        args: The arguments after `export`.
     """
     parser = argparse.ArgumentParser(
         prog="sharedmlp export",
@@ -24,10 +23,12 @@ def run(args: Sequence[str]) -> None:
     )
     parser.add_argument("--ckpt_path", type=Path, required=True)
     parser.add_argument("--format", choices=list(FORMATS), required=True)
-    parser.add_argument("--output", type=Path, help="beside the checkpoint by default")
+    parser.add_argument("--output", type=Path, help="next to the checkpoint by default")
     options = parser.parse_args(args)
+    from sharedmlp.inference.checkpoint import load_trained
+
     output = options.output or options.ckpt_path.with_suffix(FORMATS[options.format].suffix)
-    with errors_of(parser):
+    with exit_on_error(parser):
         model = load_trained(options.ckpt_path)
     print(export_model(model, output, options.format))
     print(f"{options.format}  {output}")

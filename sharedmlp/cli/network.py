@@ -1,4 +1,4 @@
-"""What the subcommands share that run a network on single files."""
+"""What the commands share that run a network on single files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sharedmlp.models import PointNet, create_model, load_safetensors
-from sharedmlp.train import load_trained
+from sharedmlp.models import PointCloudModel, create_model, load_safetensors
 
 
 def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """Makes the parser of a subcommand that runs a network on single files."""
+    """Return the parser of a command that runs a network on single files."""
     parser = argparse.ArgumentParser(prog=f"sharedmlp {command}", description=description)
     parser.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
     parser.add_argument(
@@ -34,12 +33,14 @@ def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointNet:
-    """Makes a network with names of its classes; the one of this package without a path."""
+def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointCloudModel:
+    """Return a network with the names of its classes; without a path, the one of this package."""
+    from sharedmlp.inference.checkpoint import load_trained
+
     if path is None:
         return create_model("pointnet_vanilla", pretrained="modelnet40")
     load = load_safetensors if path.suffix == ".safetensors" else load_trained
-    with errors_of(parser):
+    with exit_on_error(parser):
         model = load(path, search_precision="float32")  # critical points are exact ones
     if "class_names" not in model.metadata:
         parser.error(
@@ -47,7 +48,7 @@ def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointNet
         )
     if "scale" not in model.metadata:
         print(
-            f"{path} does not say that its training data was centred and scaled: the coordinates "
+            f"{path} does not say that its training data was centered and scaled: the coordinates "
             "of the files are taken as they are",
             file=sys.stderr,
         )
@@ -55,8 +56,8 @@ def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointNet
 
 
 @contextmanager
-def errors_of(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Ends with a message where an argument turns out to be wrong."""
+def exit_on_error(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Exit with a message if an argument turns out to be wrong."""
     try:
         yield
     except ValueError as error:
@@ -64,15 +65,15 @@ def errors_of(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def longest_name(files: Sequence[Path]) -> int:
-    """Returns the length of the longest name."""
+    """Return the length of the longest name."""
     return max(len(str(file)) for file in files)
 
 
-def format_answer(path: Path, probabilities: Tensor, model: PointNet, width: int) -> str:
-    """Lays out the three largest probabilities, below those of the other files."""
+def format_answer(path: Path, probabilities: Tensor, model: PointCloudModel, width: int) -> str:
+    """Return a line with the three largest probabilities, aligned with those of other files."""
     class_names = model.metadata["class_names"]
     name_width = max(map(len, class_names))
-    # Names of files need be no text, but what is printed has to be.
+    # The name of a file may be no valid text, but what is printed has to be.
     name = os.fsencode(path).decode(errors="replace")
     best = probabilities.topk(min(3, len(class_names)))
     answers = [
@@ -82,8 +83,8 @@ def format_answer(path: Path, probabilities: Tensor, model: PointNet, width: int
     return "   ".join([f"{name:<{width}}", *answers])
 
 
-def exit_with(failures: Sequence[str], files: Sequence[Path]) -> None:
-    """Lists the files that could not be read, and ends with 1 if there are any."""
+def exit_if_failed(failures: Sequence[str], files: Sequence[Path]) -> None:
+    """List the files that could not be read, and exit with 1 if there are any."""
     if failures:
         head = f"{len(failures)} of {len(files)} files could not be read:"
         sys.exit("\n  ".join([head, *failures]))

@@ -1,4 +1,4 @@
-"""``sharedmlp predict``: what is in files."""
+"""`sharedmlp predict`: what is in files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from tqdm import tqdm
 
 from sharedmlp.cli.network import (
-    errors_of,
-    exit_with,
+    exit_if_failed,
+    exit_on_error,
     format_answer,
     load_network,
     longest_name,
@@ -24,17 +25,17 @@ from sharedmlp.reports.prediction_table import (
     PredictionTable,
     answer_cells,
     answer_columns,
-    fingerprint,
 )
+from sharedmlp.utils.files import file_sha256
 
 
 def run(args: Sequence[str]) -> None:
-    """Names what is in files: ``sharedmlp predict --ckpt_path FILE FILE_OR_FOLDER ...``.
+    """Classify files: `sharedmlp predict --ckpt_path FILE FILE_OR_FOLDER ...`.
 
     Exits with 1, after the last file, if any of them could not be read.
 
     Args:
-        args: The arguments behind ``predict``.
+        args: The arguments after `predict`.
     """
     parser = make_file_parser(
         "predict",
@@ -53,18 +54,18 @@ def run(args: Sequence[str]) -> None:
     table = None
     if options.output:
         source = {
-            "checkpoint": options.ckpt_path and fingerprint(options.ckpt_path),
+            "checkpoint": options.ckpt_path and file_sha256(options.ckpt_path),
             "seed": options.seed,
             "up_axis": options.up_axis,
         }
-        with errors_of(parser):
+        with exit_on_error(parser):
             columns = ["file", *answer_columns(class_names)]
             table = PredictionTable(options.output, columns, files, source)
     done = table.done if table else 0
     left = files[done:]
     answers = predict_files(model, left, seed=options.seed, up_axis=options.up_axis)
     failures: list[str] = []
-    with errors_of(parser), _resumable(table), _progress(answers, done, files) as bar:
+    with exit_on_error(parser), _resumable(table), _progress(answers, done, files) as bar:
         for path, answer in bar:
             bad = isinstance(answer, MeshReadError)
             if table:
@@ -78,18 +79,18 @@ def run(args: Sequence[str]) -> None:
             failures = table.finish()
     if options.output and len(failures) < len(files):
         print(f"predictions  {options.output}")
-    exit_with(failures, files)
+    exit_if_failed(failures, files)
 
 
 @contextmanager
 def _resumable(table: PredictionTable | None) -> Iterator[None]:
-    """Ends with 130 where the user interrupts, and says how to go on."""
+    """Exit with 130 if the user interrupts, and print how to continue."""
     try:
         yield
     except KeyboardInterrupt:
         if table:
-            table.exit_interrupted("the same command goes on")
-        print("\ninterrupted; with --output, one can go on", file=sys.stderr)
+            table.exit_interrupted("to continue, run the same command")
+        print("\ninterrupted; with --output, it could be continued", file=sys.stderr)
         sys.exit(130)
     finally:
         if table:
@@ -99,9 +100,7 @@ def _resumable(table: PredictionTable | None) -> Iterator[None]:
 def _progress(
     answers: Iterator[tuple[Path, Tensor | MeshReadError]], done: int, files: Sequence[Path]
 ) -> Any:
-    """Shows how many files are done: on a terminal below the answers, else now and then."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
+    """Show how many files are done: on a terminal below the answers, else now and then."""
     if done:
         print(f"{done} of {len(files)} rows are there already: going on", file=sys.stderr)
     # A file that keeps the log should not keep every step of the bar, nor any of a short run.

@@ -1,4 +1,4 @@
-"""``sharedmlp prepare``: from the files of a set to its cache."""
+"""`sharedmlp prepare`: from the files of a data set to its cache."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sharedmlp.data import (
     MODELNETS,
     TERMS,
     fetch_modelnet,
-    is_resampled,
+    is_modelnet40_normals,
     prepare_mesh_tree,
-    prepare_resampled,
+    prepare_modelnet40_normals,
 )
 
 
 def run(args: Sequence[str]) -> None:
-    """Checks and samples every file of a set: ``sharedmlp prepare SOURCE``.
+    """Check and sample every file of a data set: `sharedmlp prepare SOURCE`.
 
     Args:
-        args: The arguments behind ``prepare``.
+        args: The arguments after `prepare`.
     """
     parser = argparse.ArgumentParser(
         prog="sharedmlp prepare",
@@ -55,7 +55,9 @@ def run(args: Sequence[str]) -> None:
         folder = fetch_modelnet(options.source, root, archive=options.archive)
     elif options.root or options.archive:
         parser.error(f"--root and --archive go with {' or '.join(MODELNETS)}, not with a folder")
-    prepare_split = prepare_resampled if is_resampled(folder) else prepare_mesh_tree
+    prepare_split = (
+        prepare_modelnet40_normals if is_modelnet40_normals(folder) else prepare_mesh_tree
+    )
     settings = {} if options.pool_size is None else {"pool_size": options.pool_size}
     failures: list[str] = []
     for split in ("train", "test"):

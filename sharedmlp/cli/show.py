@@ -1,4 +1,4 @@
-"""``sharedmlp show``: what a network looks at."""
+"""`sharedmlp show`: what a network looks at."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sharedmlp.cli.network import (
-    errors_of,
-    exit_with,
+    exit_if_failed,
+    exit_on_error,
     format_answer,
     load_network,
     longest_name,
@@ -19,19 +19,18 @@ from sharedmlp.cli.network import (
 from sharedmlp.data import MeshReadError, find_cloud_files
 from sharedmlp.inference.predict import read_network_cloud
 from sharedmlp.reports.classification import write_text
-from sharedmlp.viz import clouds_page, find_critical_sets, plot_clouds, save_figure
 
-# Three panels of each are drawn.
+# Three panels of each file are drawn.
 _MOST_SHOWN = 16
 
 
 def run(args: Sequence[str]) -> None:
-    """Draws what a network looks at: ``sharedmlp show --ckpt_path FILE FILE ...``.
+    """Draw what a network looks at: `sharedmlp show --ckpt_path FILE FILE ...`.
 
     Exits with 1 if any file could not be read.
 
     Args:
-        args: The arguments behind ``show``.
+        args: The arguments after `show`.
     """
     parser = make_file_parser(
         "show",
@@ -46,6 +45,8 @@ def run(args: Sequence[str]) -> None:
         help="a picture (.png) or a page to turn the clouds in (.html); clouds.png by default",
     )
     options = parser.parse_args(args)
+    from sharedmlp.viz import clouds_page, find_critical_sets, plot_clouds, save_figure
+
     if options.output.suffix not in (".png", ".html"):
         parser.error(f"--output ends in .png or .html, got {options.output}")
     files = find_cloud_files(options.paths)
@@ -56,7 +57,7 @@ def run(args: Sequence[str]) -> None:
     titles: list[str] = []
     failures: list[str] = []
     for path in files:
-        with errors_of(parser):
+        with exit_on_error(parser):
             try:
                 points = read_network_cloud(model, path, seed=options.seed, up_axis=options.up_axis)
             except MeshReadError as error:
@@ -80,4 +81,4 @@ def run(args: Sequence[str]) -> None:
         else:
             write_text(options.output, clouds_page(clouds, titles, columns=3, up_axis=up_axis))
         print(f"clouds  {options.output}")
-    exit_with(failures, files)
+    exit_if_failed(failures, files)

@@ -1,14 +1,14 @@
 """Fully connected, pointwise and n x n convolution: each made into the other, with equal numbers.
 
-Three statements are mixed up where people ask whether a 1x1 convolution is a fully connected layer:
+Three statements are mixed up when people ask whether a 1x1 convolution is a fully connected layer:
 
 1. A linear layer applied at every position is a convolution with kernel 1
-   (:func:`linear_to_conv1d`, :func:`linear_to_conv2d`, :func:`conv_to_linear`; for whole models
-   :func:`convert_backend`).
+   (`linear_to_conv1d`, `linear_to_conv2d`, `conv_to_linear`; for whole models
+   `convert_backend`).
 2. A fully connected layer over an n x n input is an n x n convolution without padding
-   (:func:`fc_to_conv`, :func:`conv_to_fc`; for whole models :func:`convolutionalize`).
+   (`fc_to_conv`, `conv_to_fc`; for whole models `convolutionalize`).
 3. The same layer is a 1x1 convolution over the input flattened to 1 x 1 x (n * n * channels)
-   (:func:`linear_to_conv2d` after a flatten).
+   (`linear_to_conv2d` after a flatten).
 """
 
 from sharedmlp.convert.backends.model import Conversion, convert_backend

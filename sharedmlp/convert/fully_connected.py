@@ -9,7 +9,12 @@ from typing import Any, Literal
 from torch import nn
 
 from sharedmlp.convert.errors import ConversionError
-from sharedmlp.convert.module_state import AnyConv, carry_over, not_plain_reason, padding_reason
+from sharedmlp.convert.module_state import (
+    AnyConv,
+    copy_module_state,
+    not_plain_reason,
+    padding_reason,
+)
 
 Order = Literal["channels_first", "channels_last"]
 
@@ -23,7 +28,7 @@ def fc_to_conv(
     *,
     order: Order = "channels_first",
 ) -> AnyConv:
-    """Makes the convolution that is a fully connected layer over an n x n input of i channels.
+    """Make the convolution that is a fully connected layer over an n x n input of i channels.
 
     It has m filters as large as the input, no padding and one output position: n * n * i * m + m
     parameters, those of the layer. Only for n = 1 is it a 1x1 convolution. On a larger input it
@@ -36,20 +41,20 @@ def fc_to_conv(
     The parameters are copies, bit by bit; device, dtype, requires_grad, mode and hooks are kept.
 
     Args:
-        linear: Of weight ``(m, in_channels * prod(kernel_size))``.
+        linear: Of weight `(m, in_channels * prod(kernel_size))`.
         in_channels: Channels i of the input that was flattened.
-        kernel_size: Its spatial sizes: a tuple of one, two or three makes an ``nn.Conv1d``,
-            ``nn.Conv2d`` or ``nn.Conv3d``; an integer n means ``(n, n)``.
-        order: How the input was flattened: ``"channels_first"`` as torch's flatten of (C, H, W),
-            ``"channels_last"`` as TensorFlow's of (H, W, C). The convolution takes channels first
+        kernel_size: Its spatial sizes: a tuple of one, two or three makes an `nn.Conv1d`,
+            `nn.Conv2d` or `nn.Conv3d`; an integer n means `(n, n)`.
+        order: How the input was flattened: `"channels_first"` as torch's flatten of (C, H, W),
+            `"channels_last"` as TensorFlow's of (H, W, C). The convolution takes channels first
             in both cases.
 
     Returns:
-        A convolution of weight ``(m, in_channels, *kernel_size)``.
+        A convolution of weight `(m, in_channels, *kernel_size)`.
 
     Raises:
-        ConversionError: If the sizes do not fit ``linear``, or ``linear`` is not plain.
-        ValueError: If ``order`` or ``kernel_size`` is none of the above.
+        ConversionError: If the sizes do not fit `linear`, or `linear` is not plain.
+        ValueError: If `order` or `kernel_size` is none of the above.
     """
     _check_order(order)
     kernel = _sizes(kernel_size, "kernel_size", 2 if isinstance(kernel_size, int) else None)
@@ -69,15 +74,15 @@ def fc_to_conv(
         weight = linear.weight.reshape(new.weight.shape)
     else:
         weight = linear.weight.reshape(linear.out_features, *kernel, in_channels).movedim(-1, 1)
-    return carry_over(linear, new, weight)
+    return copy_module_state(linear, new, weight)
 
 
 def conv_to_fc(
     conv: AnyConv, input_size: int | Sequence[int], *, order: Order = "channels_first"
 ) -> nn.Linear:
-    """Makes the fully connected layer that a convolution as large as its input is.
+    """Make the fully connected layer that a convolution as large as its input is.
 
-    The inverse of :func:`fc_to_conv`, bit by bit. Every convolution over an input of fixed size is
+    The inverse of `fc_to_conv`, bit by bit. Every convolution over an input of fixed size is
     some linear map, but a smaller kernel gives a matrix in which the same weights repeat, with
     zeros between them: as a layer, training would make them differ. That is refused, with the
     setting that causes it.
@@ -85,15 +90,15 @@ def conv_to_fc(
     Args:
         conv: Without padding, dilation and groups; its stride never takes a step.
         input_size: Spatial sizes of the input; an integer means the same on every axis.
-        order: How the input of the layer will be flattened, see :func:`fc_to_conv`.
+        order: How the input of the layer will be flattened, see `fc_to_conv`.
 
     Returns:
-        A linear layer of weight ``(m, in_channels * prod(input_size))``.
+        A linear layer of weight `(m, in_channels * prod(input_size))`.
 
     Raises:
-        ConversionError: If the kernel is not as large as the input, or ``conv`` pads, dilates, has
+        ConversionError: If the kernel is not as large as the input, or `conv` pads, dilates, has
             groups or is not plain.
-        ValueError: If ``order`` or ``input_size`` is none of the above.
+        ValueError: If `order` or `input_size` is none of the above.
     """
     _check_order(order)
     reason = not_plain_reason(conv, *_CONVS.values())
@@ -111,7 +116,7 @@ def conv_to_fc(
         conv.weight[0].numel(), conv.out_channels, bias=conv.bias is not None, device="meta"
     )
     weight = conv.weight if order == "channels_first" else conv.weight.movedim(1, -1)
-    return carry_over(conv, new, weight.flatten(1))
+    return copy_module_state(conv, new, weight.flatten(1))
 
 
 def _not_one_window_reason(conv: AnyConv, sizes: tuple[int, ...]) -> str | None:
@@ -135,7 +140,7 @@ def _not_one_window_reason(conv: AnyConv, sizes: tuple[int, ...]) -> str | None:
 
 
 def _sizes(value: int | Sequence[int], name: str, axes: int | None) -> tuple[int, ...]:
-    """Returns the sizes; an integer counts for all ``axes``."""
+    """Return the sizes; an integer counts for all `axes`."""
     sizes = (value,) * (axes or 1) if isinstance(value, int) else tuple(value)
     if len(sizes) not in _CONVS or any(not isinstance(n, int) or n < 1 for n in sizes):
         raise ValueError(

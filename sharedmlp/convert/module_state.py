@@ -18,8 +18,8 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 _OWN = {"_parameters", "_buffers", "_modules", "_load_state_dict_pre_hooks"}
 
 
-def copy_of(module: ModuleT) -> ModuleT:
-    """A deep copy with the same hooks, of modules with a weight norm or pruning too."""
+def copy_module(module: ModuleT) -> ModuleT:
+    """Return a deep copy with the same hooks, of modules with a weight norm or pruning too."""
     memo: dict[int, Any] = {}
     for part in module.modules():
         # A copy of the object that a bound method belongs to would record what nobody reads.
@@ -30,18 +30,18 @@ def copy_of(module: ModuleT) -> ModuleT:
     return copy.deepcopy(module, memo)
 
 
-def carry_over(old: nn.Module, new: ModuleT, weight: Tensor) -> ModuleT:
-    """Gives ``new`` the parameters, mode and hooks of ``old``.
+def copy_module_state(old: nn.Module, new: ModuleT, weight: Tensor) -> ModuleT:
+    """Give `new` the parameters, mode and hooks of `old`.
 
     Args:
-        old: A module without :func:`not_plain_reason`.
+        old: A module without `not_plain_reason`.
         new: A module of the same kind, best on the meta device: its own parameters are dropped.
-        weight: The weight of ``old`` in the shape of the weight of ``new``; it is copied.
+        weight: The weight of `old` in the shape of the weight of `new`; it is copied.
 
     Returns:
-        ``new``. Its parameters are its own; the dicts of hooks are those of ``old``, so that a
-        handle removes its hook from both. As with ``copy.deepcopy``, gradients and the hooks of the
-        parameters themselves stay behind.
+        `new`. Its parameters are its own; the dicts of hooks are those of `old`, so that a
+        handle removes its hook from both. As with `copy.deepcopy`, gradients and the hooks of the
+        parameters themselves are not copied.
     """
     values = {"weight": weight, "bias": cast("Tensor | None", old.bias)}
     for name, value in values.items():
@@ -50,11 +50,11 @@ def carry_over(old: nn.Module, new: ModuleT, weight: Tensor) -> ModuleT:
         numbers = value.detach().clone(memory_format=torch.contiguous_format)
         learned = old.get_parameter(name).requires_grad
         setattr(new, name, nn.Parameter(numbers, requires_grad=learned))
-    return take_over(old, new)
+    return copy_mode_and_hooks(old, new)
 
 
-def take_over(old: nn.Module, new: ModuleT) -> ModuleT:
-    """Gives ``new`` the mode and the hooks of ``old``."""
+def copy_mode_and_hooks(old: nn.Module, new: ModuleT) -> ModuleT:
+    """Give `new` the mode and the hooks of `old`."""
     for name in vars(nn.Module()).keys() - _OWN:
         vars(new)[name] = vars(old)[name]
     # These hooks hold the module for which they were registered.
@@ -67,7 +67,7 @@ def take_over(old: nn.Module, new: ModuleT) -> ModuleT:
 
 
 def not_plain_reason(module: nn.Module, *classes: type[nn.Module]) -> str | None:
-    """Says in words why a module may not be the linear map its weight and bias describe.
+    """Say in words why a module may not be the linear map its weight and bias describe.
 
     Args:
         module: An instance of one of the classes or of a subclass.
@@ -95,7 +95,7 @@ def not_plain_reason(module: nn.Module, *classes: type[nn.Module]) -> str | None
 
 
 def padding_reason(conv: nn.Module) -> str | None:
-    """Says in words that a convolution pads its input, if it does."""
+    """Say in words that a convolution pads its input, if it does."""
     padding: Any = conv.padding
     kernel: Any = conv.kernel_size
     pads = any(padding) if padding not in ("same", "valid") else False

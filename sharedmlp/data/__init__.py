@@ -4,23 +4,24 @@ from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
+from sharedmlp.data.io.base import MeshReadError
 from sharedmlp.data.io.cloud import find_cloud_files, read_cloud, turn_up_axis
-from sharedmlp.data.io.mesh import MeshReadError, read_mesh
+from sharedmlp.data.io.mesh import read_mesh
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
 from sharedmlp.data.modelnet40_normals import (
-    is_resampled,
-    prepare_resampled,
-    read_resampled_class_names,
+    is_modelnet40_normals,
+    prepare_modelnet40_normals,
+    read_modelnet40_normals_class_names,
 )
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
 from sharedmlp.data.splits import stratified_split
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 from sharedmlp.data.transforms import (
     Compose,
+    RandomFlip,
     RandomJitter,
-    RandomMirror,
     RandomPointDropout,
     RandomRotation,
     RandomScale,
@@ -37,9 +38,9 @@ __all__ = [
     "MeshReadError",
     "MeshTreeError",
     "PointCloudDataset",
-    "PointPool",
+    "PointCloudStore",
+    "RandomFlip",
     "RandomJitter",
-    "RandomMirror",
     "RandomPointDropout",
     "RandomRotation",
     "RandomScale",
@@ -49,15 +50,15 @@ __all__ = [
     "find_class_names",
     "find_cloud_files",
     "identity_collate",
-    "is_resampled",
+    "is_modelnet40_normals",
     "normalize_points",
     "prepare_mesh_tree",
-    "prepare_resampled",
+    "prepare_modelnet40_normals",
     "read_cloud",
     "read_hdf5",
     "read_hdf5_class_names",
     "read_mesh",
-    "read_resampled_class_names",
+    "read_modelnet40_normals_class_names",
     "sample_points",
     "stratified_split",
     "turn_up_axis",

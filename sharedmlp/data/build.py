@@ -1,6 +1,5 @@
-"""From the files of a split to its cached pool: each file read once, on all cores."""
+"""From the files of a split to its cached store: each file read once, on all cores."""
 
-import hashlib
 import multiprocessing
 import os
 import sys
@@ -15,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedmlp.data.cache import Sampled, cache_key, open_cache, write_cache
+from sharedmlp.data.cache import CacheEntry, cache_key, open_cache, write_cache
 from sharedmlp.data.errors import DataError
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
+from sharedmlp.utils.cores import usable_cores
 
 SPLITS = ("train", "test")
 _CACHE_FOLDER = ".sharedmlp_cache"
@@ -26,7 +26,7 @@ _FEW_FILES = 16
 
 
 class MeshTreeError(DataError):
-    """Files of a tree cannot be used, and going on without them is not wanted or possible.
+    """Raised when files of a tree cannot be used, and going on without them is not possible.
 
     Attributes:
         failures: `"path: reason"` of every one of them.
@@ -49,34 +49,28 @@ class Source(NamedTuple):
     mtime_ns: int
 
 
-class Outcome(NamedTuple):
-    """What became of a source: points (P, C), or None and the reason."""
+class SampledFile(NamedTuple):
+    """The cloud of a source, points (P, C); or None and the reason."""
 
     points: NDArray[np.float32] | None
     reason: str = ""
-    transient: bool = False  # the surroundings are at fault, not the file: may work next time
+    transient: bool = False  # the file could not be opened: may work next time
 
 
-def failed(path: Path, reason: str) -> Outcome:
-    """The outcome of a file that cannot be used."""
+def failed_file(path: Path, reason: str) -> SampledFile:
+    """Return what stands for a file that cannot be used, or not now."""
     try:
         path.open("rb").close()
     except OSError:
-        return Outcome(None, reason, transient=True)
-    return Outcome(None, reason)
+        return SampledFile(None, reason, transient=True)
+    return SampledFile(None, reason)
 
 
-def name_generator(seed: int, name: str) -> np.random.Generator:
-    """The random numbers of one source, whichever process draws them and beside which others."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
-
-
-def check_pool(split: str, pool_size: int) -> None:
-    """Check what a pool is asked for, before anything is looked for on the disk.
+def check_store(split: str, pool_size: int) -> None:
+    """Check what a store is asked for, before anything is looked for on the disk.
 
     Raises:
-        ValueError: where the split is none, or no point would be kept.
+        ValueError: If the split is none, or no point would be kept.
     """
     if split not in SPLITS:
         raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
@@ -84,11 +78,11 @@ def check_pool(split: str, pool_size: int) -> None:
         raise ValueError(f"pool_size has to be 1 or more, got {pool_size}")
 
 
-def build_pool(
+def build_store(
     root: Path,
     split: str,
     sources: Sequence[Source],
-    make: Callable[[Source], Outcome],
+    make: Callable[[Source], SampledFile],
     *,
     kind: str,
     settings: Mapping[str, Any],
@@ -99,31 +93,31 @@ def build_pool(
     num_workers: int | None,
     strict: bool,
     progress: bool,
-) -> PointPool:
-    """Open the cached pool of a split, after building it where it is missing or stale.
+) -> PointCloudStore:
+    """Open the cached store of a split, after building it if it is missing or stale.
 
     Args:
-        root: where the sources are.
+        root: Where the sources are.
         split: "train" or "test".
-        sources: the files, in the order of the clouds.
-        make: makes the cloud of a file; sent to other processes, and given nothing but the file.
-        kind: what the files are, in the plural, for messages.
-        settings: all that `make` depends on, JSON-able; part of the cache's key.
+        sources: The files, in the order of the clouds.
+        make: Makes the cloud of a file; sent to other processes, and given nothing but the file.
+        kind: What the files are, in the plural, for messages.
+        settings: All that `make` depends on, JSON-able; part of the cache's key.
         cloud_shape: (P, C) of every cloud.
-        class_names: the classes.
-        ignored: entries beside the sources that a build warns of.
-        cache_dir: where caches are kept; `<root>/.sharedmlp_cache` where None.
-        num_workers: processes; all cores where None, no other process where 0 or 1.
-        strict: raise where a file cannot be used.
-        progress: show a progress bar on stderr while building.
+        class_names: The classes.
+        ignored: Entries beside the sources that a build warns of.
+        cache_dir: Where caches are kept; None for `<root>/.sharedmlp_cache`.
+        num_workers: Number of processes: None for one a core, 0 or 1 for no further one.
+        strict: Whether a file that cannot be used is an error.
+        progress: Show a progress bar on stderr while building.
 
     Returns:
-        The pool of (n, P, C) points, memory-mapped.
+        The store of (n, P, C) points, memory-mapped.
 
     Raises:
-        MeshTreeError: where no file can be used, where one cannot be opened at all, or, with
-            `strict`, where any cannot be used; it lists all of them.
-        OSError: where the cache cannot be written.
+        MeshTreeError: If no file can be used, if one cannot be opened at all, or, with
+            `strict`, if any cannot be used; it lists all of them.
+        OSError: If the cache cannot be written.
     """
     key = cache_key({"sources": sources, "class_names": class_names, **settings})
     folder = Path(cache_dir) if cache_dir is not None else root / _CACHE_FOLDER
@@ -151,14 +145,14 @@ def build_pool(
 
 
 def _make_all(
-    make: Callable[[Source], Outcome],
+    make: Callable[[Source], SampledFile],
     sources: Sequence[Source],
     num_workers: int,
     what: str,
     progress: bool,
-) -> Iterator[Sampled]:
-    """Make all clouds in their order; raises at the end where the surroundings failed."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+) -> Iterator[CacheEntry]:
+    """Make all clouds in their order; raise at the end if files could not be opened."""
+    from tqdm import tqdm
 
     transient: list[str] = []
     bar = tqdm(
@@ -170,10 +164,10 @@ def _make_all(
         # A file that keeps the log should not keep every step of the bar.
         mininterval=0.1 if sys.stderr.isatty() else 10,
     )
-    for source, outcome in zip(sources, bar, strict=True):
-        if outcome.transient:
-            transient.append(f"{source.name}: {outcome.reason}")
-        yield Sampled(source.name, source.label, outcome.points, outcome.reason)
+    for source, sampled in zip(sources, bar, strict=True):
+        if sampled.transient:
+            transient.append(f"{source.name}: {sampled.reason}")
+        yield CacheEntry(source.name, source.label, sampled.points, sampled.reason)
     if transient:
         raise MeshTreeError(
             f"{len(transient)} of {len(sources)} {what} cannot be opened, nothing is cached; see "
@@ -183,8 +177,8 @@ def _make_all(
 
 
 def _map(
-    make: Callable[[Source], Outcome], sources: Sequence[Source], num_workers: int
-) -> Iterator[Outcome]:
+    make: Callable[[Source], SampledFile], sources: Sequence[Source], num_workers: int
+) -> Iterator[SampledFile]:
     if num_workers <= 1 or len(sources) < _FEW_FILES:
         yield from map(make, sources)
         return
@@ -199,12 +193,12 @@ def _map(
             "'__main__':` needs that on some systems)"
         ) from error
     finally:
-        # Also where the user interrupts: what was not begun is not waited for.
+        # Also if the user interrupts: what was not begun is not waited for.
         executor.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """Let a worker process end where its parent is killed; it would wait for work for ever."""
+    """Let a worker process end if its parent is killed; it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -220,6 +214,4 @@ def _resolve_workers(num_workers: int | None) -> int:
         if num_workers < 0:
             raise ValueError(f"num_workers has to be 0 or more, got {num_workers}")
         return num_workers
-    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use, on Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cores()

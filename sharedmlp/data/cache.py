@@ -1,4 +1,4 @@
-"""The cache of sampled clouds: written whole or not at all, opened by memory map.
+"""The cache of sampled clouds: written atomically, opened by memory map.
 
 A cache is one directory, `points.npy` with (n, P, C) float32 and `index.json` with everything
 else. Its name carries a key over all that it was made from, so that a changed mesh or setting
@@ -26,20 +26,20 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.files import sync_file, sync_folder
 
 _FORMAT = 2  # to be raised with every change of what is stored or how meshes are sampled
 _POINTS, _INDEX = "points.npy", "index.json"
 # A build writes all the time; one that has not for an hour was killed.
 _ABANDONED_SECONDS = 3600
-_ATTEMPTS = 5  # where other processes repair the same cache at the same time
+_ATTEMPTS = 5  # if other processes repair the same cache at the same time
 _UNFINISHED = re.compile(r"\.(?:train|test)-[0-9a-f]{24}-[0-9a-f]{32}(?:-damaged)?")
 _log = logging.getLogger(__name__)
 
 
-class Sampled(NamedTuple):
-    """What became of one mesh: points (P, C), or None and the reason."""
+class CacheEntry(NamedTuple):
+    """One file of a split: its points (P, C), or None and the reason."""
 
     name: str
     label: int
@@ -48,21 +48,21 @@ class Sampled(NamedTuple):
 
 
 def cache_key(description: Mapping[str, Any]) -> str:
-    """A SHA-256 over a JSON-able description of all that a cache is made from."""
+    """Return a SHA-256 over a JSON-able description of all that a cache is made from."""
     text = json.dumps({**description, "format": _FORMAT}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_cache(directory: Path, key: str) -> PointPool | None:
+def open_cache(directory: Path, key: str) -> PointCloudStore | None:
     """Open a cache.
 
     Args:
-        directory: the cache's own directory.
-        key: the key it has to have.
+        directory: The cache's own directory.
+        key: The key it has to have.
 
     Returns:
-        The pool, its points memory-mapped and read-only; None where there is no cache, or none
-        that is whole.
+        The store, its points memory-mapped and read-only; None if the cache is missing or
+        damaged.
     """
     if not directory.exists():
         return None
@@ -79,7 +79,7 @@ def open_cache(directory: Path, key: str) -> PointPool | None:
         if index["points_crc32"] != _checksum_points(directory / _POINTS, seen):
             raise ValueError(f"{_POINTS} is not what was written")
         points = np.load(directory / _POINTS, mmap_mode="r", allow_pickle=False)
-        return PointPool(
+        return PointCloudStore(
             points=points,
             labels=np.array(index["labels"], dtype=np.int64),
             names=tuple(index["names"]),
@@ -94,26 +94,26 @@ def open_cache(directory: Path, key: str) -> PointPool | None:
 def write_cache(
     directory: Path,
     key: str,
-    results: Iterable[Sampled],
+    results: Iterable[CacheEntry],
     cloud_shape: tuple[int, int],
     class_names: tuple[str, ...],
-) -> PointPool:
-    """Write a cache whole, or leave nothing behind, and open it.
+) -> PointCloudStore:
+    """Write a cache completely, or leave nothing behind, and open it.
 
-    Where another process finishes the same cache first, its copy is used and this one dropped.
+    If another process finishes the same cache first, its copy is used and this one dropped.
 
     Args:
-        directory: the cache's own directory, which is not there or damaged.
-        key: its key.
-        results: the clouds in their order; consumed while writing, so never all in memory.
+        directory: The cache's own directory, which is missing or damaged.
+        key: Its key.
+        results: The clouds in their order; consumed while writing, so never all in memory.
         cloud_shape: (P, C) of every cloud.
-        class_names: the classes.
+        class_names: The classes.
 
     Returns:
-        The pool, as `open_cache` gives it.
+        The store, as `open_cache` returns it.
 
     Raises:
-        OSError: where the place cannot be written to, or is full.
+        OSError: If the place cannot be written to, or is full.
     """
     temporary = directory.parent / f".{directory.name}-{uuid.uuid4().hex}"
     try:
@@ -151,7 +151,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 @functools.lru_cache
 def _checksum_points(path: Path, seen: tuple[int, int, int]) -> int:
-    """The CRC-32 of a file, computed once for each size, time and inode that it was seen with."""
+    """Return the CRC-32 of a file, computed once for each size, time and inode of it."""
     checksum, buffer = 0, bytearray(1 << 20)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
@@ -166,7 +166,7 @@ def _checksum_index(index: Mapping[str, Any]) -> int:
 def _write_files(
     folder: Path,
     key: str,
-    results: Iterable[Sampled],
+    results: Iterable[CacheEntry],
     cloud_shape: tuple[int, int],
     class_names: tuple[str, ...],
 ) -> None:
@@ -175,7 +175,7 @@ def _write_files(
     failures: list[str] = []
     with (folder / _POINTS).open("wb") as file:
         # How many meshes can be read is known at the end. NumPy pads the header so that the
-        # first axis may grow, so the final header fits where this one is.
+        # first axis may grow, so the final header fits into its place.
         start = _write_header(file, (0, *cloud_shape))
         for name, label, points, reason in results:
             if points is None:

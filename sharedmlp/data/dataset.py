@@ -1,4 +1,4 @@
-"""The data set: a view of a pool that draws the points of each cloud."""
+"""The data set: a view of a store that draws the points of each cloud."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -9,40 +9,40 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
 
 T = TypeVar("T")
 
 
 def identity_collate(batch: T) -> T:
-    """Hand on what the data set has batched already; for `DataLoader(collate_fn=...)`."""
+    """Return what the data set has batched already; for `DataLoader(collate_fn=...)`."""
     return batch
 
 
 class PointCloudDataset(Dataset[dict[str, Tensor]]):
-    """Clouds of `num_points` points, drawn from a pool.
+    """Clouds of `num_points` points, drawn from a store.
 
     An item is a dict of `points` (N, C) float32, `label` () int64 and `index` () int64, the
-    cloud's position in the pool. A `DataLoader` asks for a whole batch at once
+    cloud's position in the store. A `DataLoader` asks for a whole batch at once
     (`__getitems__`) and gets it batched, by one read; it therefore needs
     `collate_fn=identity_collate`.
 
     Args:
-        pool: where the points come from.
-        num_points: points of a cloud, N; at most what the pool has.
-        indices: the positions in the pool that belong to this data set; all where None.
+        pool: The store that the points are drawn from.
+        num_points: Points of a cloud, N; at most as many as in the store.
+        indices: The positions in the store that belong to this data set; None for all.
         resample: True draws the points of each access anew, without replacement, as a function
             of the seed, the epoch (`set_epoch`) and the cloud alone: whatever the batch or the
             worker process. False takes the same random subset always.
-        seed: seeds the draws.
+        seed: Seeds the draws.
 
     Raises:
-        ValueError: where `num_points` or an index does not fit the pool.
+        ValueError: If `num_points` or an index does not fit the store.
     """
 
     def __init__(
         self,
-        pool: PointPool,
+        pool: PointCloudStore,
         *,
         num_points: int,
         indices: ArrayLike | None = None,
@@ -83,11 +83,11 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """One item, from -len(self) to len(self) - 1."""
+        """Return one item, from -len(self) to len(self) - 1."""
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """The items as one batch: `points` (B, N, C), `label` (B,), `index` (B,)."""
+        """Return the items as one batch: `points` (B, N, C), `label` (B,), `index` (B,)."""
         rows = self.indices[np.asarray(indices, dtype=np.int64)]
         return {
             "points": self.draw(rows, int(self._epoch)) if self.resample else self._fixed(rows),
@@ -96,11 +96,11 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         }
 
     def draw(self, rows: ArrayLike, number: int) -> Tensor:
-        """Points of clouds that depend on the seed, the cloud and the number of the draw alone.
+        """Draw points that depend on the seed, the cloud and the number of the draw alone.
 
         Args:
-            rows: positions in the pool, (B,); those that are the items' `index`.
-            number: which draw; `resample` makes the one with the number of the epoch.
+            rows: Positions in the store, (B,); those that are the items' `index`.
+            number: Which draw; `resample` makes the one with the number of the epoch.
 
         Returns:
             (B, N, C).
@@ -115,7 +115,7 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         return torch.from_numpy(np.array(self.pool.points[rows[:, None], draws]))
 
     def _fixed(self, rows: NDArray[np.int64]) -> Tensor:
-        # np.array: a copy in memory, also where the pool is memory-mapped and read-only.
+        # np.array: a copy in memory, also if the store is memory-mapped and read-only.
         return torch.from_numpy(np.array(self.pool.points[rows[:, None], self._columns]))
 
 

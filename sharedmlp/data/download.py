@@ -1,15 +1,15 @@
-"""Download one file of known size and checksum, and go on where a broken download ended."""
+"""Download one file of known size and checksum, resuming a download that broke off."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sharedmlp.data.errors import DataError
+from sharedmlp.utils.files import file_sha256, publish
 
 if TYPE_CHECKING:
     import requests
@@ -21,7 +21,7 @@ _CHUNK = 1 << 16
 
 
 class DownloadError(DataError):
-    """A file cannot be had, or is not the one it should be; the message says what to do."""
+    """Raised when a file cannot be had, or is another one; the message says what to do."""
 
 
 class RemoteFile(NamedTuple):
@@ -36,8 +36,8 @@ def check_file(path: Path, expected: RemoteFile) -> None:
     """Compare a file's size and checksum with what they should be.
 
     Raises:
-        DownloadError: where they differ.
-        FileNotFoundError: where there is no such file.
+        DownloadError: If they differ.
+        FileNotFoundError: If there is no such file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file")
@@ -46,14 +46,10 @@ def check_file(path: Path, expected: RemoteFile) -> None:
         raise DownloadError(
             f"{path} has {num_bytes} bytes, the file at {expected.url} has {expected.num_bytes}"
         )
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != expected.sha256:
+    sha256 = file_sha256(path)
+    if sha256 != expected.sha256:
         raise DownloadError(
-            f"{path} has the sha256 {digest.hexdigest()}, the file at {expected.url} has "
-            f"{expected.sha256}"
+            f"{path} has the sha256 {sha256}, the file at {expected.url} has {expected.sha256}"
         )
 
 
@@ -66,12 +62,12 @@ def download(source: RemoteFile, path: Path, *, progress: bool = True) -> None:
     size and checksum are right, and not before. One process at a time: the caller sees to it.
 
     Args:
-        source: what to download, by http or https.
-        path: where it goes; its folder has to be there.
-        progress: show a progress bar on stderr.
+        source: What to download, by http or https.
+        path: Where it goes; its folder has to be there.
+        progress: Show a progress bar on stderr.
 
     Raises:
-        DownloadError: where the server does not answer, or not with this file, or the disk is
+        DownloadError: If the server does not answer, or not with this file, or the disk is
             full.
     """
     import requests
@@ -112,13 +108,13 @@ def download(source: RemoteFile, path: Path, *, progress: bool = True) -> None:
             f"what came was not what was expected and is deleted: {error}; run again, or "
             "download it elsewhere and name it by --archive"
         ) from error
-    part.replace(path)
+    publish(part, path)
 
 
 def _append(source: RemoteFile, part: Path, progress: bool) -> None:
     """Ask for the rest of a part once, and write what comes."""
     import requests
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     have = _size(part)
     # Not compressed on the way: bytes are counted, and asked for by their position.

@@ -1,5 +1,5 @@
-"""What is wrong with data, apart from what is wrong with a program."""
+"""The error for data that cannot be used, apart from errors of the program."""
 
 
 class DataError(ValueError):
-    """Data that a person named cannot be used; the message says why and what to do."""
+    """Raised when data that a user named cannot be used; the message says why and what to do."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.name_list import read_names
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
+from sharedmlp.utils.optional_imports import require_modules
 
 if TYPE_CHECKING:
     import h5py
@@ -29,38 +30,36 @@ _LAYOUT = "expected shape_names.txt, {train,test}_files.txt and the HDF5 files t
 
 
 def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
-    """The class names of an HDF5 set, in the order of its labels.
+    """Return the class names of an HDF5 set, in the order of its labels.
 
     Raises:
-        FileNotFoundError: where `shape_names.txt` is missing.
-        DataError: where it is empty.
+        FileNotFoundError: If `shape_names.txt` is missing.
+        DataError: If it is empty.
     """
     return tuple(read_names(Path(root) / "shape_names.txt", _LAYOUT))
 
 
-def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
+def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointCloudStore:
     """Read all clouds of a split into memory.
 
-    The points are taken as they are: the sets that people pass on are normalised already. Which
+    The points are taken as they are: the sets that people pass on are normalized already. Which
     axis is up differs between them.
 
     Args:
-        root: the folder with `shape_names.txt`.
+        root: The folder with `shape_names.txt`.
         split: "train" or "test".
 
     Returns:
-        A pool of (n, P, 3) points; a cloud's name is its file and row, `ply_data_test0.h5:17`.
+        A store of (n, P, 3) points; a cloud's name is its file and row, `ply_data_test0.h5:17`.
 
     Raises:
-        FileNotFoundError: where a file of the layout is missing.
-        DataError: where a file is no HDF5 file, a shape, a dtype or a label is not what the
+        FileNotFoundError: If a file of the layout is missing.
+        DataError: If a file is no HDF5 file, a shape, a dtype or a label is not what the
             layout says, or a coordinate is not finite.
-        ImportError: where h5py is not installed.
+        ImportError: If h5py is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError("Reading HDF5 needs h5py: pip install 'sharedmlp[hdf5]'") from error
+    require_modules("h5py", extra="hdf5", purpose="Reading HDF5")
+    import h5py
 
     if split not in ("train", "test"):
         raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
@@ -93,11 +92,13 @@ def read_hdf5(root: str | Path, split: Literal["train", "test"]) -> PointPool:
         clouds.append(points)
         labels.append(classes)
         names += [f"{path.name}:{row}" for row in range(len(points))]
-    return PointPool(np.concatenate(clouds), np.concatenate(labels), tuple(names), class_names)
+    return PointCloudStore(
+        np.concatenate(clouds), np.concatenate(labels), tuple(names), class_names
+    )
 
 
 def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
-    """An array whose values are in the file itself, as many as the file can hold."""
+    """Open an array whose values are in the file itself, as many as the file can hold."""
     import h5py
 
     array = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None

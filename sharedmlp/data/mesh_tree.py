@@ -8,16 +8,18 @@ from typing import Literal
 from sharedmlp.data.build import (
     SPLITS,
     MeshTreeError,
-    Outcome,
+    SampledFile,
     Source,
-    build_pool,
-    check_pool,
-    failed,
-    name_generator,
+    build_store,
+    check_store,
+    failed_file,
 )
-from sharedmlp.data.io.mesh import MeshReadError, mesh_suffixes, read_mesh
+from sharedmlp.data.io.base import MeshReadError
+from sharedmlp.data.io.formats import mesh_suffixes
+from sharedmlp.data.io.mesh import read_mesh
 from sharedmlp.data.sampling import draw_surface, normalize_points
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
+from sharedmlp.utils.seeds import generator_for_name
 
 __all__ = ["MeshTreeError", "find_class_names", "prepare_mesh_tree"]
 
@@ -25,11 +27,11 @@ _LAYOUT = "expected <root>/<class>/{train,test}/<name>.off, or another mesh form
 
 
 def find_class_names(root: str | Path) -> tuple[str, ...]:
-    """The classes of a mesh tree: its folders that have a `train` or a `test` folder, sorted.
+    """Return the classes of a mesh tree: its folders with a `train` or a `test` folder, sorted.
 
     Raises:
-        FileNotFoundError: where the root is no folder.
-        ValueError: where it has no such folder.
+        FileNotFoundError: If the root is no folder.
+        ValueError: If it has no such folder.
     """
     root = Path(root)
     classes, others = _find_folders(root)
@@ -50,46 +52,46 @@ def prepare_mesh_tree(
     num_workers: int | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> PointPool:
+) -> PointCloudStore:
     """Sample every mesh of a split, once, and open the result.
 
     A cloud depends on the seed and on its mesh's path below the root, not on the number of
-    processes. The points are normalised (`normalize_points`). The cache is keyed by the path,
-    size and modification time of every mesh and by the settings: where one changes, the next
-    call samples anew; the caches before stay until somebody deletes the cache folder.
+    processes. The points are normalized (`normalize_points`). The cache is keyed by the path,
+    size and modification time of every mesh and by the settings: if one changes, the next
+    call samples again; older caches stay until somebody deletes the cache folder.
 
-    A file that cannot be used is left out; it is named in `PointPool.failures` and, by every
+    A file that cannot be used is left out; it is named in `PointCloudStore.failures` and, by every
     call, in a warning.
 
     Args:
-        root: the tree, `<root>/<class>/{train,test}/<name>.off`, or OBJ, PLY, STL, glTF.
+        root: The tree, `<root>/<class>/{train,test}/<name>.off`, or OBJ, PLY, STL, glTF.
         split: "train" or "test".
-        pool_size: points sampled from a mesh, P.
-        normals: whether to append the unit normals: C is 6 instead of 3.
-        seed: seeds the sampling.
-        cache_dir: where caches are kept; `<root>/.sharedmlp_cache` where None.
-        num_workers: processes; all cores where None, no other process where 0 or 1.
-        strict: raise where a file cannot be used.
-        progress: show a progress bar on stderr while sampling.
+        pool_size: Points sampled from a mesh, P.
+        normals: Whether to append the unit normals: C is 6 instead of 3.
+        seed: Seeds the sampling.
+        cache_dir: Where caches are kept; None for `<root>/.sharedmlp_cache`.
+        num_workers: Number of processes: None for one a core, 0 or 1 for no further one.
+        strict: Whether a file that cannot be used is an error.
+        progress: Show a progress bar on stderr while sampling.
 
     Returns:
-        The pool of (n, P, C) points, memory-mapped.
+        The store of (n, P, C) points, memory-mapped.
 
     Raises:
-        FileNotFoundError: where the root is no folder.
-        ValueError: where the tree has no class or the split no mesh.
-        MeshTreeError: where no mesh can be used, where a file cannot be opened at all, or, with
-            `strict`, where any file cannot be used; it lists all of them.
-        OSError: where the cache cannot be written.
+        FileNotFoundError: If the root is no folder.
+        ValueError: If the tree has no class or the split no mesh.
+        MeshTreeError: If no mesh can be used, if a file cannot be opened at all, or, with
+            `strict`, if any file cannot be used; it lists all of them.
+        OSError: If the cache cannot be written.
     """
-    check_pool(split, pool_size)
+    check_store(split, pool_size)
     root = Path(root)
     class_names = find_class_names(root)
     sources, ignored = _find_sources(root, split, class_names)
     if not sources:
         raise ValueError(f"{root}: no mesh in any {split} folder; {_LAYOUT}")
 
-    return build_pool(
+    return build_store(
         root,
         split,
         sources,
@@ -107,7 +109,7 @@ def prepare_mesh_tree(
 
 
 def _find_folders(root: Path) -> tuple[list[str], list[str]]:
-    """The folders of the root that are classes, and those that are not; both sorted."""
+    """Return the folders of the root that are classes, and those that are not; both sorted."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; {_LAYOUT}")
     classes: list[str] = []
@@ -123,7 +125,7 @@ def _find_folders(root: Path) -> tuple[list[str], list[str]]:
 def _find_sources(
     root: Path, split: str, class_names: tuple[str, ...]
 ) -> tuple[list[Source], list[str]]:
-    """The mesh files of a split, sorted, and the entries beside them that are none."""
+    """Return the mesh files of a split, sorted, and the other entries beside them."""
     suffixes = mesh_suffixes()
     sources: list[Source] = []
     ignored = [f"{name}/" for name in _find_folders(root)[1]]
@@ -144,12 +146,12 @@ def _find_sources(
     return sorted(sources, key=lambda source: source.name), sorted(ignored)
 
 
-def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> Outcome:
+def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> SampledFile:
     """Sample one mesh; runs in a worker process."""
     path = root / source.name
     try:
         mesh = read_mesh(path)
     except MeshReadError as error:
-        return failed(path, error.reason)
-    rng = name_generator(seed, source.name)
-    return Outcome(normalize_points(draw_surface(mesh, pool_size, seed=rng, normals=normals)))
+        return failed_file(path, error.reason)
+    rng = generator_for_name(seed, source.name)
+    return SampledFile(normalize_points(draw_surface(mesh, pool_size, seed=rng, normals=normals)))

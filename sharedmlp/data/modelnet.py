@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sharedmlp.data.download import DownloadError, RemoteFile, check_file, download
+from sharedmlp.utils.optional_imports import require_modules
 
 TERMS = (
     "ModelNet is for academic research only; the copyright of its models is with their original "
@@ -62,34 +63,28 @@ _IGNORED = re.compile(r"__MACOSX/|.*/$|(?:[^/]+/)*(?:\.[^/.][^/]*|README[^/]*)$"
 def fetch_modelnet(
     name: str, root: str | Path, *, archive: str | Path | None = None, progress: bool = True
 ) -> Path:
-    """The folder of ModelNet's meshes, after download and unpacking where it is missing.
+    """Return the folder of ModelNet's meshes, after download and unpacking if it is missing.
 
     The archive stays beside the folder; it may be deleted. Of several processes one works and
     the others wait for it.
 
     Args:
         name: "modelnet10" or "modelnet40".
-        root: the folder above: the meshes go to `<root>/ModelNet10` or `<root>/ModelNet40`.
-        archive: the archive, for one who has it already; downloaded to the root where None.
-        progress: show progress bars on stderr.
+        root: The folder above: the meshes go to `<root>/ModelNet10` or `<root>/ModelNet40`.
+        archive: The archive, if it is there already; None to download it to the root.
+        progress: Show progress bars on stderr.
 
     Returns:
         The folder, `<class>/{train,test}/<name>.off`, all meshes there.
 
     Raises:
-        DownloadError: where the archive cannot be had or is another file, a folder of that name
+        DownloadError: If the archive cannot be had or is another file, a folder of that name
             does not hold the set, or there is no room.
-        FileNotFoundError: where `archive` is no file.
-        ImportError: where requests, filelock or tqdm are not installed.
+        FileNotFoundError: If `archive` is no file.
+        ImportError: If requests, filelock or tqdm are not installed.
     """
-    try:
-        import filelock
-        import requests  # noqa: F401
-        import tqdm  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Fetching ModelNet needs requests, filelock and tqdm: pip install 'sharedmlp[download]'"
-        ) from error
+    require_modules("requests", "filelock", "tqdm", extra="download", purpose="Fetching ModelNet")
+    import filelock
 
     source = MODELNETS[name]
     root = Path(root)
@@ -127,13 +122,13 @@ def unpack(archive: Path, folder: Path, source: ModelNet, *, progress: bool = Tr
     they are as many as the set has: no links, and no names that lead elsewhere.
 
     Args:
-        archive: the zip file.
-        folder: where the meshes go; not there yet.
-        source: what the archive has to hold.
-        progress: show a progress bar on stderr.
+        archive: The zip file.
+        folder: Where the meshes go; not there yet.
+        source: What the archive has to hold.
+        progress: Show a progress bar on stderr.
 
     Raises:
-        DownloadError: where the archive is damaged, holds anything else, or there is no room.
+        DownloadError: If the archive is damaged, holds anything else, or there is no room.
     """
     from tqdm import tqdm
 
@@ -179,7 +174,7 @@ def unpack(archive: Path, folder: Path, source: ModelNet, *, progress: bool = Tr
 
 
 def _find_members(archive: Path, file: zipfile.ZipFile, source: ModelNet) -> list[zipfile.ZipInfo]:
-    """The meshes of an archive; raises where it holds anything that is neither mesh nor known."""
+    """Return the meshes of an archive; raise if it holds anything that is not known."""
     mesh = re.compile(rf"{source.name}/\w+/(?:train|test)/\w+\.off", re.ASCII)
     members: dict[str, zipfile.ZipInfo] = {}
     for member in file.infolist():

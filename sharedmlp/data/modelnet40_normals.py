@@ -17,13 +17,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedmlp.data.build import Outcome, Source, build_pool, check_pool, failed, name_generator
+from sharedmlp.data.build import SampledFile, Source, build_store, check_store, failed_file
 from sharedmlp.data.errors import DataError
-from sharedmlp.data.io.mesh import MeshReadError, read_file
+from sharedmlp.data.io.base import MeshReadError, read_file
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.name_list import read_names
 from sharedmlp.data.sampling import normalize_points
-from sharedmlp.data.store import PointPool
+from sharedmlp.data.store import PointCloudStore
+from sharedmlp.utils.seeds import generator_for_name
 
 Subset = Literal["modelnet40", "modelnet10"]
 
@@ -35,25 +36,27 @@ _LAYOUT = (
 )
 
 
-def is_resampled(root: str | Path) -> bool:
-    """Whether a folder has the lists of this layout."""
+def is_modelnet40_normals(root: str | Path) -> bool:
+    """Return whether a folder has the lists of this layout."""
     return (Path(root) / "modelnet40_shape_names.txt").is_file()
 
 
-def read_resampled_class_names(root: str | Path, subset: Subset = "modelnet40") -> tuple[str, ...]:
-    """The class names of a subset, in the order of its labels.
+def read_modelnet40_normals_class_names(
+    root: str | Path, subset: Subset = "modelnet40"
+) -> tuple[str, ...]:
+    """Return the class names of a subset, in the order of its labels.
 
     Raises:
-        FileNotFoundError: where their file is missing.
-        DataError: where it is empty.
-        ValueError: where there is no such subset.
+        FileNotFoundError: If their file is missing.
+        DataError: If it is empty.
+        ValueError: If there is no such subset.
     """
     if subset not in ("modelnet40", "modelnet10"):
         raise ValueError(f"expected the subset 'modelnet40' or 'modelnet10', got {subset!r}")
     return tuple(read_names(Path(root) / f"{subset}_shape_names.txt", _LAYOUT))
 
 
-def prepare_resampled(
+def prepare_modelnet40_normals(
     root: str | Path,
     split: Literal["train", "test"],
     *,
@@ -65,39 +68,39 @@ def prepare_resampled(
     num_workers: int | None = None,
     strict: bool = False,
     progress: bool = True,
-) -> PointPool:
+) -> PointCloudStore:
     """Parse every cloud of a split, once, and open the result.
 
-    Cache, failures and processes are as in `prepare_mesh_tree`. The points are normalised
+    Cache, failures and processes are as in `prepare_mesh_tree`. The points are normalized
     (`normalize_points`) before some are chosen. This set has y up.
 
     Args:
-        root: the folder with `modelnet40_shape_names.txt`.
+        root: The folder with `modelnet40_shape_names.txt`.
         split: "train" or "test".
-        subset: which of the two lists to read.
-        pool_size: points kept of a cloud, P; where a cloud has more, a random subset.
-        normals: whether to keep the normals: C is 6 instead of 3.
-        seed: seeds the subsets.
-        cache_dir: where caches are kept; `<root>/.sharedmlp_cache` where None.
-        num_workers: processes; all cores where None, no other process where 0 or 1.
-        strict: raise where a file cannot be used.
-        progress: show a progress bar on stderr while parsing.
+        subset: Which of the two lists to read.
+        pool_size: Points kept of a cloud, P; a random subset if it has more.
+        normals: Whether to keep the normals: C is 6 instead of 3.
+        seed: Seeds the subsets.
+        cache_dir: Where caches are kept; None for `<root>/.sharedmlp_cache`.
+        num_workers: Number of processes: None for one a core, 0 or 1 for no further one.
+        strict: Whether a file that cannot be used is an error.
+        progress: Show a progress bar on stderr while parsing.
 
     Returns:
-        The pool of (n, P, C) points, memory-mapped.
+        The store of (n, P, C) points, memory-mapped.
 
     Raises:
-        FileNotFoundError: where a list or a cloud that it names is missing.
-        DataError: where a list does not fit the classes.
-        ValueError: where an argument is out of range.
-        MeshTreeError: where no cloud can be used, where a file cannot be opened at all, or, with
-            `strict`, where any file cannot be used; it lists all of them.
-        OSError: where the cache cannot be written.
+        FileNotFoundError: If a list or a cloud that it names is missing.
+        DataError: If a list does not fit the classes.
+        ValueError: If an argument is out of range.
+        MeshTreeError: If no cloud can be used, if a file cannot be opened at all, or, with
+            `strict`, if any file cannot be used; it lists all of them.
+        OSError: If the cache cannot be written.
     """
-    check_pool(split, pool_size)
+    check_store(split, pool_size)
     root = Path(root)
-    class_names = read_resampled_class_names(root, subset)
-    return build_pool(
+    class_names = read_modelnet40_normals_class_names(root, subset)
+    return build_store(
         root,
         split,
         _find_sources(root, root / f"{subset}_{split}.txt", class_names),
@@ -113,17 +116,17 @@ def prepare_resampled(
     )
 
 
-def read_resampled_cloud(path: Path) -> NDArray[np.float64]:
+def read_cloud_with_normals(path: Path) -> NDArray[np.float64]:
     """Read one text file of the set.
 
     Args:
-        path: the file, `x,y,z,nx,ny,nz` a line.
+        path: The file, `x,y,z,nx,ny,nz` a line.
 
     Returns:
         (lines, 6), in the file's own units.
 
     Raises:
-        MeshReadError: where the file cannot be opened, is empty, or a line is not six numbers
+        MeshReadError: If the file cannot be opened, is empty, or a line is not six numbers
             that are finite in float32; it names the line.
     """
     content = read_file(path)
@@ -132,7 +135,7 @@ def read_resampled_cloud(path: Path) -> NDArray[np.float64]:
 
 
 def _parse_plain(content: bytes) -> NDArray[np.float64] | None:
-    """The numbers of a file without any blanks; None for another one, or one that is not sound."""
+    """Parse a file without any blanks; None for another one, or one that is not sound."""
     text = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
     if b" " in text or b"\t" in text:
         return None
@@ -144,7 +147,7 @@ def _parse_plain(content: bytes) -> NDArray[np.float64] | None:
 
 
 def _parse_lines(path: Path, content: bytes) -> NDArray[np.float64]:
-    """The same for any file, line by line, to find the words for what is wrong."""
+    """Parse any file line by line, to find the words for what is wrong."""
     rows: list[list[float]] = []
     lines = content.decode("ascii", errors="replace").replace("\r\n", "\n").split("\n")
     for number, line in enumerate(lines, start=1):
@@ -167,7 +170,7 @@ def _parse_lines(path: Path, content: bytes) -> NDArray[np.float64]:
 
 
 def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> list[Source]:
-    """The files that a list names, in its order."""
+    """Return the files that a list names, in its order."""
     labels = {name: label for label, name in enumerate(class_names)}
     sources: list[Source] = []
     missing: list[str] = []
@@ -198,17 +201,17 @@ def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> li
     return sources
 
 
-def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> Outcome:
+def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: int) -> SampledFile:
     """Read one cloud; runs in a worker process."""
     path = root / source.name
     try:
-        values = read_resampled_cloud(path)
+        values = read_cloud_with_normals(path)
     except MeshReadError as error:
-        return failed(path, error.reason)
+        return failed_file(path, error.reason)
     if len(values) < pool_size:
-        return Outcome(None, f"{len(values)} points where pool_size asks for {pool_size}")
+        return SampledFile(None, f"{len(values)} points where pool_size asks for {pool_size}")
     points = normalize_points(values if normals else values[:, :3])
     if len(points) > pool_size:
-        rng = name_generator(seed, source.name)
+        rng = generator_for_name(seed, source.name)
         points = points[np.sort(rng.choice(len(points), pool_size, replace=False))]
-    return Outcome(points)
+    return SampledFile(points)

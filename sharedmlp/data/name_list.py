@@ -6,15 +6,15 @@ from sharedmlp.data.errors import DataError
 
 
 def read_names(path: Path, layout: str) -> list[str]:
-    """The lines of a file, stripped, without empty ones.
+    """Return the lines of a file, stripped, without empty ones.
 
     Args:
-        path: the file.
-        layout: what the set has to look like; ends the message of an error.
+        path: The file.
+        layout: What the set has to look like; ends the message of an error.
 
     Raises:
-        FileNotFoundError: where the file is missing.
-        DataError: where it is empty or no text.
+        FileNotFoundError: If the file is missing.
+        DataError: If it is empty or no text.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {layout}")

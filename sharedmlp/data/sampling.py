@@ -1,4 +1,4 @@
-"""From a mesh to points: area-weighted sampling and normalisation. NumPy only, no torch."""
+"""From a mesh to points: area-weighted sampling and normalization. NumPy only, no torch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def sample_points(
     """Draw points from the surface of a mesh, uniformly by area.
 
     Args:
-        mesh: the mesh, with positive area.
-        num_points: how many points to draw, N.
-        seed: a number, or a generator that is advanced; there is no unseeded way.
-        normals: whether to append the unit normal of the face that each point lies on. It points
+        mesh: The mesh, with positive area.
+        num_points: How many points to draw, N.
+        seed: A number, or a generator that is advanced; there is no unseeded way.
+        normals: Whether to append the unit normal of the face that each point lies on. It points
             to the side from which the face's corners run counter-clockwise.
 
     Returns:
         (N, 3) or, with normals, (N, 6): x, y, z in the mesh's own units, nx, ny, nz.
 
     Raises:
-        ValueError: where `num_points` is less than 1.
+        ValueError: If `num_points` is less than 1.
     """
     return draw_surface(mesh, num_points, seed=seed, normals=normals).astype(np.float32)
 
@@ -43,7 +43,7 @@ def draw_surface(
     seed: int | np.random.Generator,
     normals: bool = False,
 ) -> NDArray[np.float64]:
-    """As `sample_points`, in float64: a mesh far from the origin keeps its detail."""
+    """Draw points as `sample_points` does, in float64: a mesh far from 0 keeps its detail."""
     if num_points < 1:
         raise ValueError(f"num_points has to be 1 or more, got {num_points}")
     # What trimesh.sample.sample_surface draws from the same generator, number by number, but it
@@ -68,18 +68,18 @@ def draw_surface(
 
 
 def normalize_points(points: ArrayLike) -> NDArray[np.float32]:
-    """Centre clouds on their mean and scale them into the unit sphere.
+    """Center clouds on their mean and scale them into the unit sphere.
 
     Args:
         points: (..., N, C) with x, y, z first, C at least 3, N at least 1; every cloud is
-            normalised on its own. Left as it is.
+            normalized on its own. Left as it is.
 
     Returns:
         The same shape: x, y, z with zero mean and the farthest point at distance 1, or all zero
-        where all points of a cloud are equal. Further columns are untouched.
+        if all points of a cloud are equal. Further columns are untouched.
 
     Raises:
-        ValueError: where the shape is another one or a coordinate is not finite.
+        ValueError: If the shape is another one or a coordinate is not finite.
     """
     points = np.asarray(points)
     if points.ndim < 2 or points.shape[-1] < 3 or points.shape[-2] < 1:
@@ -98,14 +98,14 @@ def normalize_points(points: ArrayLike) -> NDArray[np.float32]:
 
 
 def are_normalized(points: ArrayLike) -> bool:
-    """Whether clouds are what `normalize_points` makes of them, within a thousandth.
+    """Return whether clouds are what `normalize_points` makes of them, within a thousandth.
 
     Args:
         points: (..., N, C) with x, y, z first.
     """
     xyz = np.asarray(points)[..., :3].astype(np.float64)
-    off_centre = np.abs(xyz.mean(axis=-2))
+    off_center = np.abs(xyz.mean(axis=-2))
     radius = np.linalg.norm(xyz, axis=-1).max(axis=-1)
-    # Where all points of a cloud are equal, its radius is 0.
+    # If all points of a cloud are equal, its radius is 0.
     off_sphere = np.minimum(np.abs(radius - 1), radius)
-    return bool((off_centre < 1e-3).all() and (off_sphere < 1e-3).all())
+    return bool((off_center < 1e-3).all() and (off_sphere < 1e-3).all())

@@ -1,4 +1,4 @@
-"""How each class of the generated shapes is built: boxes, rods, lathe work and rings, z up.
+"""How each class of the generated shapes is built from parts.
 
 A builder draws its proportions and its parts from a generator and returns the parts, in units of
 about one; `shapes.py` puts them together and disturbs them. Builders vary what real objects
@@ -13,102 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sharedmlp.data.shape_parts import board, box, lathe, legs, move, pedestal, ring, rod, stand
+
 if TYPE_CHECKING:
     import trimesh
 
-    Parts = list[trimesh.Trimesh]
+    from sharedmlp.data.shape_parts import Parts
+
     Builder = Callable[[np.random.Generator], Parts]
-
-
-def box(size: Sequence[float], center: Sequence[float]) -> trimesh.Trimesh:
-    """An axis-aligned box."""
-    from trimesh.creation import box as create_box
-
-    mesh: trimesh.Trimesh = create_box(extents=size)
-    return move(mesh, *center)
-
-
-def rod(
-    rng: np.random.Generator, start: Sequence[float], end: Sequence[float], radius: float
-) -> trimesh.Trimesh:
-    """A cylinder between two points, of 5 to 16 sides."""
-    from trimesh.creation import cylinder
-
-    sections = int(rng.integers(5, 17))
-    mesh: trimesh.Trimesh = cylinder(radius=radius, segment=[start, end], sections=sections)
-    return mesh
-
-
-def lathe(rng: np.random.Generator, profile: Sequence[Sequence[float]]) -> trimesh.Trimesh:
-    """A profile of (radius, z) pairs turned about the up axis, of 8 to 32 sides."""
-    from trimesh.creation import revolve
-
-    sections = int(rng.integers(8, 33))
-    mesh: trimesh.Trimesh = revolve(np.asarray(profile, dtype=float), sections=sections)
-    return mesh
-
-
-def ring(rng: np.random.Generator, radius: float, thickness: float) -> trimesh.Trimesh:
-    """A torus about the up axis."""
-    from trimesh.creation import torus
-
-    sections = rng.integers([10, 5], [33, 13])
-    mesh: trimesh.Trimesh = torus(radius, thickness, *map(int, sections))
-    return mesh
-
-
-def move(mesh: trimesh.Trimesh, x: float, y: float, z: float) -> trimesh.Trimesh:
-    """The same mesh, moved in place."""
-    mesh.apply_translation([x, y, z])
-    return mesh
-
-
-def stand(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """The same mesh, turned in place about x by a quarter: what pointed to y points up."""
-    mesh.apply_transform(np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
-    return mesh
-
-
-def _legs(
-    rng: np.random.Generator, width: float, depth: float, height: float, count: int = 4
-) -> Parts:
-    """Legs below a seat or board at `height`: square or round, upright or splayed."""
-    thickness, splay = rng.uniform(0.02, 0.05), rng.choice([0.0, rng.uniform(0.02, 0.12)])
-    if count == 4:
-        corners = [(x, y) for x in (-1.0, 1.0) for y in (-1.0, 1.0)]
-    else:
-        angles = 2 * np.pi * np.arange(count) / count
-        corners = [(float(np.cos(angle)), float(np.sin(angle))) for angle in angles]
-    square = rng.random() < 0.5 and splay == 0
-    parts = []
-    for x, y in corners:
-        top = (x * (width / 2 - thickness), y * (depth / 2 - thickness), height)
-        foot = (top[0] + x * splay, top[1] + y * splay, 0)
-        if square:
-            parts.append(box((2 * thickness, 2 * thickness, height), (*top[:2], height / 2)))
-        else:
-            parts.append(rod(rng, foot, top, thickness))
-    # A leg may be missing, as parts of scanned and of badly modelled objects are.
-    if rng.random() < 0.15:
-        parts.pop(int(rng.integers(len(parts))))
-    return parts
-
-
-def _pedestal(rng: np.random.Generator, radius: float, height: float) -> Parts:
-    """A column on a flat foot."""
-    foot = radius * rng.uniform(0.5, 0.9)
-    profile = [(0, 0), (foot, 0), (foot, 0.03), (0, 0.03 + foot * rng.uniform(0, 0.2))]
-    return [lathe(rng, profile), rod(rng, (0, 0, 0.02), (0, 0, height), rng.uniform(0.03, 0.07))]
-
-
-def _board(rng: np.random.Generator, width: float, depth: float, z: float) -> trimesh.Trimesh:
-    """A table top or a seat whose upper side is at z: square, or round over the same corners."""
-    thickness = rng.uniform(0.03, 0.09)
-    if rng.random() < 0.35:
-        top = lathe(rng, [(0, z - thickness), (0.65, z - thickness), (0.65, z), (0, z)])
-        top.vertices[:, :2] *= (width, depth)
-        return top
-    return box((width, depth, thickness), (0, 0, z - thickness / 2))
 
 
 def airplane(rng: np.random.Generator) -> Parts:
@@ -153,7 +65,7 @@ def bed(rng: np.random.Generator) -> Parts:
     if rng.random() < 0.5:
         parts.append(box((length, width, base), (0, 0, base / 2)))
     else:
-        parts += [box((length, width, 0.06), (0, 0, base - 0.03)), *_legs(rng, length, width, base)]
+        parts += [box((length, width, 0.06), (0, 0, base - 0.03)), *legs(rng, length, width, base)]
     for side, chance, high in ((-1, 0.9, 1.3), (1, 0.4, 0.8)):
         if rng.random() < chance:
             height = rng.uniform(0.55, high)
@@ -209,11 +121,11 @@ def chair(rng: np.random.Generator) -> Parts:
     """A seat, a back, solid or of slats, legs or a pedestal, sometimes arms."""
     width, depth, seat = rng.uniform(0.4, 0.65), rng.uniform(0.4, 0.65), rng.uniform(0.35, 0.55)
     top, lean = seat + rng.uniform(0.35, 0.75), rng.uniform(0, 0.15)
-    parts = [_board(rng, width, depth, seat)]
+    parts = [board(rng, width, depth, seat)]
     if rng.random() < 0.25:
-        parts += _pedestal(rng, width / 2, seat)
+        parts += pedestal(rng, width / 2, seat)
     else:
-        parts += _legs(rng, width, depth, seat)
+        parts += legs(rng, width, depth, seat)
     back = -depth / 2
     if rng.random() < 0.5:
         panel = box((width, 0.05, top - seat), (0, back, (top + seat) / 2))
@@ -335,10 +247,10 @@ def ring_shape(rng: np.random.Generator) -> Parts:
 def stool(rng: np.random.Generator) -> Parts:
     """A small seat, high above three or four legs or a pedestal, mostly with a foot ring."""
     size, height = rng.uniform(0.3, 0.5), rng.uniform(0.45, 0.9)
-    parts = [_board(rng, size, size * rng.uniform(0.85, 1.1), height)]
+    parts = [board(rng, size, size * rng.uniform(0.85, 1.1), height)]
     if rng.random() < 0.3:
-        return parts + _pedestal(rng, size / 2, height)
-    parts += _legs(rng, size, size, height, count=int(rng.integers(3, 5)))
+        return parts + pedestal(rng, size / 2, height)
+    parts += legs(rng, size, size, height, count=int(rng.integers(3, 5)))
     if rng.random() < 0.5:
         foot_ring = ring(rng, 0.45 * size, 0.015)
         parts.append(move(foot_ring, 0, 0, height * rng.uniform(0.25, 0.5)))
@@ -348,11 +260,11 @@ def stool(rng: np.random.Generator) -> Parts:
 def table(rng: np.random.Generator) -> Parts:
     """A wide top on four legs or a pedestal, sometimes with a shelf or a drawer below."""
     width, depth, height = rng.uniform(0.9, 1.9), rng.uniform(0.6, 1.0), rng.uniform(0.4, 0.9)
-    parts = [_board(rng, width, depth, height)]
+    parts = [board(rng, width, depth, height)]
     if rng.random() < 0.25:
-        parts += _pedestal(rng, depth / 2, height)
+        parts += pedestal(rng, depth / 2, height)
     else:
-        parts += _legs(rng, 0.9 * width, 0.9 * depth, height)
+        parts += legs(rng, 0.9 * width, 0.9 * depth, height)
     if rng.random() < 0.3:
         z = height * rng.uniform(0.2, 0.5)
         parts.append(box((0.85 * width, 0.85 * depth, 0.03), (0, 0, z)))

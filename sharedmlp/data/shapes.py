@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sharedmlp.data.io.mesh import require_trimesh
+from sharedmlp.data.io.trimesh_reader import require_trimesh
 from sharedmlp.data.shape_classes import BUILDERS
+from sharedmlp.utils.seeds import generator_for_name
 
 if TYPE_CHECKING:
     import trimesh
@@ -31,22 +31,22 @@ def write_shapes(
     Within a class the proportions, the parts, the tessellation and the rotation about the up
     axis (z) vary, now and then a part or some faces are missing, and the vertices carry a little
     noise. A mesh depends on the seed and on its own name alone. The tree is built beside its
-    place and renamed, so it is there whole or not at all.
+    place and renamed, so it is complete or absent.
 
     Args:
-        root: the folder to write: not there, empty, or written by this function before with the
+        root: The folder to write: not there, empty, or written by this function before with the
             same settings, in which case nothing is done.
-        train_per_class: training meshes of each class in `SHAPE_CLASSES`.
-        test_per_class: test meshes of each class.
-        seed: seeds the shapes.
+        train_per_class: Training meshes of each class in `SHAPE_CLASSES`.
+        test_per_class: Test meshes of each class.
+        seed: Seeds the shapes.
 
     Returns:
         The root.
 
     Raises:
-        FileExistsError: where the root holds anything else.
-        ImportError: where trimesh is not installed.
-        ValueError: where a count is less than 1.
+        FileExistsError: If the root holds anything else.
+        ImportError: If trimesh is not installed.
+        ValueError: If a count is less than 1.
     """
     if train_per_class < 1 or test_per_class < 1:
         raise ValueError(
@@ -91,7 +91,7 @@ def write_shapes(
 
 
 def _check_written(root: Path, settings: dict[str, int]) -> None:
-    """Raise unless the root is a whole tree of these settings."""
+    """Raise unless the root is a complete tree of these settings."""
     remedy = "delete it or choose another folder"
     marker = root / _MARKER
     if not marker.is_file():
@@ -113,8 +113,7 @@ def _make_shape(class_name: str, seed: int, name: str) -> trimesh.Trimesh:
     """Build one mesh and disturb it."""
     import trimesh
 
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+    rng = generator_for_name(seed, name)
     parts = BUILDERS[class_name](rng)
     finer = rng.random(len(parts)) < 0.3
     mesh = trimesh.util.concatenate(

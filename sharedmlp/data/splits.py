@@ -11,16 +11,16 @@ def stratified_split(
 
     Args:
         labels: (n,) the class of every item.
-        fraction: the share of the second part, at least 0 and below 1. A class of two items or
+        fraction: The share of the second part, at least 0 and below 1. A class of two items or
             more gives at least one to each part (unless the fraction is 0); a class of one item
             stays in the first.
-        seed: seeds the choice.
+        seed: Seeds the choice.
 
     Returns:
         The positions of the first part (train) and of the second (validation), each ascending.
 
     Raises:
-        ValueError: where the fraction is outside [0, 1) or the labels are not one-dimensional.
+        ValueError: If the fraction is outside [0, 1) or the labels are not one-dimensional.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1:

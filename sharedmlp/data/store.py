@@ -1,4 +1,4 @@
-"""The pool: every cloud of one split as one array."""
+"""All clouds of one split as one array."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class PointPool:
+class PointCloudStore:
     """All clouds of a split, with P points each, of which a data set draws what it needs.
 
     Attributes:
-        points: (n, P, C) float32, an array or a read-only memory map; x, y, z normalised into
-            the unit sphere, then, where C is 6, the unit normal.
+        points: (n, P, C) float32, an array or a read-only memory map; x, y, z normalized into
+            the unit sphere, then, if C is 6, the unit normal.
         labels: (n,) int64, positions in `class_names`.
-        names: where each cloud comes from: the path of its mesh below the root, or the HDF5 file
+        names: Where each cloud comes from: the path of its mesh below the root, or the HDF5 file
             and the row.
-        class_names: the classes in the order of their labels.
-        failures: `"path: reason"` of every mesh that could not be read and is not in the pool.
+        class_names: The classes in the order of their labels.
+        failures: `"path: reason"` of every mesh that could not be read and is not in the store.
     """
 
     points: NDArray[np.float32]
@@ -51,25 +51,25 @@ class PointPool:
     def __len__(self) -> int:
         return len(self.points)
 
-    def __reduce__(self) -> tuple[Callable[..., "PointPool"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., "PointCloudStore"], tuple[Any, ...]]:
         # A worker process that is not forked receives a copy. Of a memory map that would be all
         # the points, once a worker: send the name of its file instead.
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if (file := _whole_file(self.points)) is not None:
+        if (file := _mapped_file(self.points)) is not None:
             values["points"] = file
         return _restore, (values,)
 
 
-def _whole_file(points: NDArray[np.float32]) -> Path | None:
-    """The file of which the points are a read-only map, provided that they are all of it."""
+def _mapped_file(points: NDArray[np.float32]) -> Path | None:
+    """Return the file of which the points are a read-only map, if they are all of it."""
     if not isinstance(points, np.memmap) or points.filename is None or points.mode != "r":
         return None
     path = Path(points.filename)
-    whole = points.flags.c_contiguous and points.offset + points.nbytes == path.stat().st_size
-    return path if whole else None
+    complete = points.flags.c_contiguous and points.offset + points.nbytes == path.stat().st_size
+    return path if complete else None
 
 
-def _restore(values: dict[str, Any]) -> PointPool:
+def _restore(values: dict[str, Any]) -> PointCloudStore:
     if isinstance(values["points"], Path):
         values["points"] = np.load(values["points"], mmap_mode="r", allow_pickle=False)
-    return PointPool(**values)
+    return PointCloudStore(**values)

@@ -1,8 +1,8 @@
 """Augmentations of whole batches.
 
-Each is a callable `transform(points, generator)` on points (B, N, C) with x, y, z first and, where
+Each is a callable `transform(points, generator)` on points (B, N, C) with x, y, z first and, if
 C is 6 or more, the normal in columns 3 to 5. It returns a new tensor and never writes into the
-one it got. Random numbers are drawn where the generator lives and then moved to the points, so
+one it got. Random numbers are drawn on the device of the generator and then moved to the points, so
 that a CPU generator gives the same augmentation on every device.
 """
 
@@ -22,14 +22,14 @@ class Compose:
         self.transforms = tuple(transforms)
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, N, C) -> points (B, N, C)."""
+        """Return transformed points (B, N, C) of points (B, N, C)."""
         for transform in self.transforms:
             points = transform(points, generator)
         return points
 
 
 class RandomRotation:
-    """Turn every cloud, and its normals, by its own angle about the up axis.
+    """Rotate every cloud, and its normals, by its own angle about the up axis.
 
     Args:
         up_axis: "x", "y" or "z"; ModelNet's meshes are z-up, the HDF5 sets often y-up.
@@ -39,7 +39,7 @@ class RandomRotation:
         self.up = _axis_index(up_axis)
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, N, C) -> points (B, N, C)."""
+        """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         angles = 2 * math.pi * _uniform((len(points),), generator, points)
         up = self.up
@@ -60,8 +60,8 @@ class RandomJitter:
     """Move every point by clipped Gaussian noise; normals stay.
 
     Args:
-        std: standard deviation, in units of the unit sphere.
-        clip: the largest move along an axis.
+        std: Standard deviation, in units of the unit sphere.
+        clip: The largest move along an axis.
     """
 
     def __init__(self, std: float = 0.01, clip: float = 0.05) -> None:
@@ -69,7 +69,7 @@ class RandomJitter:
         self.std, self.clip = std, clip
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, N, C) -> points (B, N, C)."""
+        """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         noise = torch.randn(
             *points.shape[:2], 3, generator=generator, device=generator.device, dtype=points.dtype
@@ -82,9 +82,9 @@ class RandomScale:
     """Scale every cloud about the origin; normals are turned to stay perpendicular.
 
     Args:
-        low: the smallest factor, above 0.
-        high: the largest factor.
-        anisotropic: draw a factor for each axis instead of one for all.
+        low: The smallest factor, above 0.
+        high: The largest factor.
+        anisotropic: Draw a factor for each axis instead of one for all.
     """
 
     def __init__(self, low: float = 2 / 3, high: float = 3 / 2, anisotropic: bool = True) -> None:
@@ -93,7 +93,7 @@ class RandomScale:
         self.low, self.high, self.anisotropic = low, high, anisotropic
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, N, C) -> points (B, N, C)."""
+        """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         shape = (len(points), 1, 3 if self.anisotropic else 1)
         factors = self.low + (self.high - self.low) * _uniform(shape, generator, points)
@@ -105,8 +105,8 @@ class RandomScale:
         return torch.cat(parts, dim=-1)
 
 
-class RandomMirror:
-    """Mirror about half of the clouds, and their normals, along one axis.
+class RandomFlip:
+    """Flip about half of the clouds, and their normals, along one axis.
 
     Args:
         axis: "x", "y" or "z": the one from left to right in aligned data, x in ModelNet10 and 40.
@@ -116,13 +116,13 @@ class RandomMirror:
         self.axis = _axis_index(axis)
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, N, C) -> points (B, N, C)."""
+        """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         signs = points.new_ones(len(points), 1, points.shape[-1])
-        mirrored = 1 - 2 * (_uniform((len(points),), generator, points) < 0.5).to(points.dtype)
-        signs[:, 0, self.axis] = mirrored
+        flipped = 1 - 2 * (_uniform((len(points),), generator, points) < 0.5).to(points.dtype)
+        signs[:, 0, self.axis] = flipped
         if points.shape[-1] >= 6:
-            signs[:, 0, 3 + self.axis] = mirrored
+            signs[:, 0, 3 + self.axis] = flipped
         return points * signs
 
 
@@ -130,7 +130,7 @@ class RandomTranslation:
     """Move every cloud as a whole.
 
     Args:
-        max: the largest move along each axis, in units of the unit sphere.
+        max: The largest move along each axis, in units of the unit sphere.
     """
 
     def __init__(self, max: float = 0.2) -> None:
@@ -138,7 +138,7 @@ class RandomTranslation:
         self.max = max
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, N, C) -> points (B, N, C)."""
+        """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         offsets = self.max * (2 * _uniform((len(points), 1, 3), generator, points) - 1)
         return torch.cat([points[..., :3] + offsets, points[..., 3:]], dim=-1)
@@ -151,7 +151,7 @@ class RandomPointDropout:
     max over points, a repeated point is no point.
 
     Args:
-        max_ratio: the largest share; each cloud draws its own from [0, max_ratio).
+        max_ratio: The largest share; each cloud draws its own from [0, max_ratio).
     """
 
     def __init__(self, max_ratio: float = 0.875) -> None:
@@ -160,7 +160,7 @@ class RandomPointDropout:
         self.max_ratio = max_ratio
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, N, C) -> points (B, N, C)."""
+        """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         batch_size, num_points = points.shape[:2]
         ratios = self.max_ratio * _uniform((batch_size, 1), generator, points)

@@ -1,4 +1,4 @@
-"""Makes a network run its pointwise layers in one with the max that follows them."""
+"""Make a network run its pointwise layers in one with the max that follows them."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ class _State:
 
 
 def fuse(model: _Model) -> _Model:
-    """Makes a network run pointwise layer, batch norm, activation and max over points fused.
+    """Make a network run pointwise layer, batch norm, activation and max over points fused.
 
     For any module: its code runs as it is, in training and in evaluation, with the same outputs,
-    gradients and running statistics (:mod:`sharedmlp.fusion` says how). The pattern is a linear
+    gradients and running statistics (`sharedmlp.fusion` says how). The pattern is a linear
     layer or a convolution with kernel 1, then batch norm or none, then ReLU, LeakyReLU, tanh,
-    sigmoid or none, as modules or functions, in place or not, then ``torch.max(x, dim)``, ``amax``,
-    ``F.max_pool1d`` or ``F.max_pool2d`` over a whole axis, or ``F.adaptive_max_pool1d`` or
-    ``F.adaptive_max_pool2d`` to 1. Hidden layers before it join in where they can. Axes may be
+    sigmoid or none, as modules or functions, in place or not, then `torch.max(x, dim)`, `amax`,
+    `F.max_pool1d` or `F.max_pool2d` over a whole axis, or `F.adaptive_max_pool1d` or
+    `F.adaptive_max_pool2d` to 1. Hidden layers before it join in where they can. Axes may be
     moved in between. Everything else runs as before, such as the pattern in compiled, exported or
-    traced code, inside ``torch.utils.checkpoint``, in ``torch.func``, under a profiler or another
+    traced code, inside `torch.utils.checkpoint`, in `torch.func`, under a profiler or another
     observer of the operations, and on clouds so small that it would not pay. Under autocast what is
     fused is computed in the weights' float32 and returned in autocast's dtype, as in this library's
-    layers; those take their plain path inside a fused network, so make them with ``fused="auto"``.
+    layers; those take their plain path inside a fused network, so make them with `fused="auto"`.
 
     This is in place: the model gets a class of its own, a subclass of the one it had, and keeps its
     modules, parameters, hooks and state-dict keys, so that checkpoints load as before, optimizers
-    go on and ``deepcopy``, ``to``, ``train`` and ``eval`` work. Only calls of the model itself are
+    go on and `deepcopy`, `to`, `train` and `eval` work. Only calls of the model itself are
     fused, not those of its children alone.
 
-    Where points tie, one of them gets the gradient, as ``torch.max(dim)`` does; ``amax`` would
+    Where points tie, one of them gets the gradient, as `torch.max(dim)` does; `amax` would
     split it. A layer whose output is needed besides its max is run plainly from the second forward
-    pass on; calling ``fuse`` again forgets that. Watching costs a quarter of a millisecond a layer,
+    pass on; calling `fuse` again forgets that. Watching costs a quarter of a millisecond a layer,
     which the smallest clouds do not give back.
 
     Args:
@@ -68,7 +68,7 @@ def fuse(model: _Model) -> _Model:
         The same network.
 
     Raises:
-        TypeError: If the model is not plain Python: scripted, compiled, or with a ``forward`` of
+        TypeError: If the model is not plain Python: scripted, compiled, or with a `forward` of
             its own set on the object.
     """
     if isinstance(model, torch.jit.ScriptModule) or "forward" in vars(model):
@@ -84,13 +84,13 @@ def fuse(model: _Model) -> _Model:
 
 
 def fusion_report(model: nn.Module) -> tuple[LayerReport, ...]:
-    """Says which pointwise layers ran fused in the last forward pass, and why the others did not.
+    """Say which pointwise layers ran fused in the last forward pass, and why the others did not.
 
     What a network does is known when it has done it: training, evaluation with gradients and
     evaluation without may differ.
 
     Args:
-        model: A network that went through :func:`fuse`.
+        model: A network that went through `fuse`.
 
     Returns:
         One entry for each call of a pointwise layer, in order; as a string each is one line.
@@ -107,7 +107,7 @@ def fusion_report(model: nn.Module) -> tuple[LayerReport, ...]:
 
 
 def _fused_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """Returns the one subclass whose forward is that of ``cls``, watched."""
+    """Return the one subclass whose forward is that of `cls`, watched."""
     if cls in _fused_classes:
         return _fused_classes[cls]
 
@@ -155,12 +155,12 @@ def _run(
         with mode:
             output = forward(model, *args, **kwargs)
         output = read_all(output, "the caller of the network")
-        mode.read_kept()
+        mode.compute_kept()
     finally:
         _running.mode = None
-        mode.settle()
-        state.report = tuple(site.report() for site in mode.sites)
-    for site in mode.sites:
-        if site.fused_with is not None and site.reason is not None:
-            state.plain[site.layer] = site.reason
+        mode.update_statistics()
+        state.report = tuple(record.report() for record in mode.records)
+    for record in mode.records:
+        if record.fused_with is not None and record.reason is not None:
+            state.plain[record.layer] = record.reason
     return output

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.fusion.lazy_tensor import Pending
-from sharedmlp.fusion.report import Site
+from sharedmlp.fusion.lazy_tensor import LazyValue
+from sharedmlp.fusion.report import CallRecord
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
-from sharedmlp.ops.plan import can_fold, can_fuse_hidden
+from sharedmlp.ops.plan import can_fold, hidden_reasons
 
 
 @dataclass
 class NormCall:
-    """The arguments of a call of ``F.batch_norm``."""
+    """The arguments of a call of `F.batch_norm`."""
 
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -31,12 +31,12 @@ class NormCall:
 
     def __post_init__(self) -> None:
         # Whether the running statistics have yet to be moved.
-        self.owes = self.training and self.running_mean is not None
+        self.update_pending = self.training and self.running_mean is not None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Runs the call; after the first run the running statistics stay where they are."""
-        move = self.owes or not self.training
-        self.owes = False
+        """Run the call; only the first run updates the running statistics."""
+        move = self.update_pending or not self.training
+        self.update_pending = False
         return functional.batch_norm(
             x,
             self.running_mean if move else None,
@@ -49,7 +49,7 @@ class NormCall:
         )
 
     def tensors(self) -> BatchNorm:
-        """The call as the fused paths read it; the network's module has counted the batch."""
+        """Return the call as the fused paths read it; the module has counted the batch."""
         return BatchNorm(
             self.weight,
             self.bias,
@@ -66,7 +66,7 @@ class NormCall:
 class LayerCall:
     """A pointwise layer as far as it has been asked for: linear map, batch norm, activation."""
 
-    site: Site
+    record: CallRecord
     weight: Tensor
     bias: Tensor | None
     norm: NormCall | None = None
@@ -84,12 +84,14 @@ class LayerCall:
         if norm is None:
             return False
         if norm.training:
-            first = norm.owes or norm.running_mean is None  # a second run would move them again
-            return first and can_fuse_hidden(self.tensors)
+            first = (
+                norm.update_pending or norm.running_mean is None
+            )  # a second run would move them again
+            return first and not hidden_reasons(self.tensors)
         return not torch.is_grad_enabled() and can_fold(self.tensors)
 
 
-class LayerOutput(Pending):
+class LayerOutput(LazyValue):
     """The output of a pointwise layer that has not been computed.
 
     Attributes:
@@ -104,13 +106,13 @@ class LayerOutput(Pending):
     def __init__(
         self,
         operation: Callable[[Tensor], Tensor],
-        source: Pending | Tensor,
+        source: LazyValue | Tensor,
         shape: Sequence[int],
         parameters: Sequence[Tensor | None] = (),
         *,
         dtype: torch.dtype,
         layer: LayerCall,
-        inputs: Pending | Tensor,
+        inputs: LazyValue | Tensor,
         channel: int,
         arrange: Callable[[Tensor], Tensor] = lambda x: x,
         shares_memory: bool = False,
@@ -121,7 +123,7 @@ class LayerOutput(Pending):
         self.channel = channel
         self.arrange = arrange
         self.shares_memory = shares_memory
-        self.pooled: dict[tuple[int, ...], tuple[Tensor, Tensor | Pending]] = {}
+        self.pooled: dict[tuple[int, ...], tuple[Tensor, Tensor | LazyValue]] = {}
 
     def then(
         self,
@@ -129,7 +131,7 @@ class LayerOutput(Pending):
         parameters: Sequence[Tensor | None] = (),
         **parts: Any,
     ) -> LayerOutput:
-        """The output after batch norm or the activation, which becomes a part of the layer."""
+        """Return the output after batch norm or the activation, as a part of the layer."""
         return LayerOutput(
             operation,
             self,
@@ -142,14 +144,14 @@ class LayerOutput(Pending):
             arrange=self.arrange,
         )
 
-    def moved(
+    def viewed(
         self,
         operation: Callable[[Tensor], Tensor],
         shape: Sequence[int],
         channel: int,
         arrange: Callable[[Tensor], Tensor],
     ) -> LayerOutput:
-        """The output with its axes moved; ``arrange`` does the same whatever the channels are."""
+        """Return the output with its axes moved; `arrange` does so for any number of channels."""
         earlier = self.arrange
         self.shares_memory = True
         return LayerOutput(
@@ -164,17 +166,17 @@ class LayerOutput(Pending):
             shares_memory=True,
         )
 
-    def is_whole(self) -> bool:
+    def is_uncomputed(self) -> bool:
         """Whether nobody has needed a value between the inputs and this output."""
-        step: Pending | Tensor | None = self
-        while isinstance(step, Pending) and step is not self.inputs:
+        step: LazyValue | Tensor | None = self
+        while isinstance(step, LazyValue) and step is not self.inputs:
             if step.value is not None:
                 return False
             step = step.source
         return True
 
     def read_source(self, reader: str) -> Tensor:
-        """As :meth:`Pending.read_source`; notes why the layer runs plainly."""
-        site = self.layer.site
-        site.reason = site.reason or f"its output is read by {reader}"
-        return super().read_source(site.layer if self.source is self.inputs else reader)
+        """As `LazyValue.read_source`; record why the layer runs plainly."""
+        record = self.layer.record
+        record.reason = record.reason or f"its output is read by {reader}"
+        return super().read_source(record.layer if self.source is self.inputs else reader)

@@ -35,7 +35,7 @@ METADATA: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
-class Pending:
+class LazyValue:
     """A value that is computed when it is read, once, as it would have been when it was asked for.
 
     Attributes:
@@ -53,13 +53,13 @@ class Pending:
     def __init__(
         self,
         operation: Callable[[Tensor], Tensor],
-        source: Pending | Tensor,
+        source: LazyValue | Tensor,
         shape: Sequence[int],
         parameters: Sequence[Tensor | None] = (),
         *,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.source: Pending | Tensor | None = source
+        self.source: LazyValue | Tensor | None = source
         self.shape = torch.Size(shape)
         earlier = (source,) if isinstance(source, Tensor) else source.leaves
         known = {id(leaf) for leaf in earlier[1:]}
@@ -77,8 +77,8 @@ class Pending:
         self.requires_grad = differentiable and any(leaf.requires_grad for leaf in self.leaves)
 
     @contextmanager
-    def moment(self) -> Iterator[None]:
-        """The modes of the moment at which the value was asked for."""
+    def modes(self) -> Iterator[None]:
+        """Enter the modes that were active when the value was asked for."""
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(self._inference))
             stack.enter_context(torch.set_grad_enabled(self.grad_mode))
@@ -90,40 +90,40 @@ class Pending:
             yield
 
     def read(self, reader: str) -> Tensor:
-        """Returns the value; ``reader`` is who wants it, for the report."""
+        """Return the value; `reader` is who wants it, for the report."""
         if self.value is None:
             source = self.read_source(reader)
-            with self.moment():
+            with self.modes():
                 self.value = self.operations[-1](source)
             self.source = None  # its memory is not needed any more
         return self.value
 
-    def compute_again(self, value: Tensor) -> Tensor:
-        """Returns what the first leaf, or the same from elsewhere, leads to."""
-        with self.moment():
+    def recompute(self, value: Tensor) -> Tensor:
+        """Return what the first leaf, or the same from elsewhere, leads to."""
+        with self.modes():
             for operation in self.operations:
                 value = operation(value)
         return value
 
     def read_source(self, reader: str) -> Tensor:
-        """Returns what the operation is applied to."""
+        """Return what the operation is applied to."""
         assert self.source is not None
         return self.source if isinstance(self.source, Tensor) else self.source.read(reader)
 
     def reads(self) -> Iterator[Tensor]:
-        """Yields the tensors whose numbers the value still depends on."""
+        """Yield the tensors whose numbers the value still depends on."""
         if self.value is not None:
             return
         yield from self.leaves
         source = self.source
-        while isinstance(source, Pending):
+        while isinstance(source, LazyValue):
             if source.value is not None:
                 yield source.value
             source = source.source
 
 
 def watches_saved_tensors() -> bool:
-    """Whether somebody packs what autograd saves, as ``torch.utils.checkpoint`` does."""
+    """Whether somebody packs what autograd saves, as `torch.utils.checkpoint` does."""
     try:
         with disable_saved_tensors_hooks("somebody watches"):  # raises where there are any
             return False
@@ -132,30 +132,30 @@ def watches_saved_tensors() -> bool:
 
 
 class Cell:
-    """What a deferred tensor stands for: another one after an operation in place."""
+    """What a lazy tensor stands for: another one after an operation in place."""
 
-    def __init__(self, pending: Pending) -> None:
-        self.pending = pending
+    def __init__(self, lazy: LazyValue) -> None:
+        self.lazy = lazy
 
 
-class Deferred(Tensor):
-    """A tensor whose value is :class:`Pending`.
+class LazyTensor(Tensor):
+    """A tensor whose value is `LazyValue`.
 
-    Python reaches it by ``__torch_function__``. A custom autograd function or C++ code reaches the
+    Python reaches it by `__torch_function__`. A custom autograd function or C++ code reaches the
     tensor itself: its node in autograd's graph is a bridge to the value's, and
-    ``__torch_dispatch__`` runs operations on the value.
+    `__torch_dispatch__` runs operations on the value.
     """
 
     cell: Cell
     bridge: Any
 
     @staticmethod
-    def of(pending: Pending) -> Deferred:
-        """Makes the tensor that stands for a pending value."""
-        cell = Cell(pending)
-        if not pending.requires_grad:
+    def of(lazy: LazyValue) -> LazyTensor:
+        """Make the tensor that stands for a lazy value."""
+        cell = Cell(lazy)
+        if not lazy.requires_grad:
             return _wrap(cell)
-        tensor: Deferred = _Bridge.apply(cell, *pending.leaves)  # type: ignore[no-untyped-call]
+        tensor: LazyTensor = _Bridge.apply(cell, *lazy.leaves)  # type: ignore[no-untyped-call]
         tensor.bridge = _native_grad_fn(tensor)
         return tensor
 
@@ -167,7 +167,7 @@ class Deferred(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Answers what needs no numbers; computes them for everything else."""
+        """Answer what needs no numbers; compute them for everything else."""
         if func in METADATA:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
@@ -182,45 +182,45 @@ class Deferred(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Runs what comes from below Python, where autograd has already been, on the value."""
+        """Run what comes from below Python, where autograd has already been, on the value."""
 
         def value(x: Any) -> Any:
-            return x.cell.pending.read(name_of(func)).detach() if isinstance(x, Deferred) else x
+            return x.cell.lazy.read(name_of(func)).detach() if isinstance(x, LazyTensor) else x
 
         args, kwargs = tree_map(value, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
-def pending_of(x: object) -> Pending | None:
-    """Returns what is behind a deferred tensor whose numbers nobody has needed yet."""
-    if not isinstance(x, Deferred) or _is_adopted(x) or x.cell.pending.value is not None:
+def lazy_value_of(x: object) -> LazyValue | None:
+    """Return the value that a lazy tensor stands for, if it has not been computed; else None."""
+    if not isinstance(x, LazyTensor) or _is_adopted(x) or x.cell.lazy.value is not None:
         return None
-    return x.cell.pending
+    return x.cell.lazy
 
 
 def read(x: Any, reader: str) -> Any:
-    """Returns the value of a deferred tensor, and anything else as it is."""
-    if not isinstance(x, Deferred):
+    """Return the value of a lazy tensor, and anything else as it is."""
+    if not isinstance(x, LazyTensor):
         return x
     if _is_adopted(x):
         with torch._C.DisableTorchFunctionSubclass():
             return torch.ops.aten.alias.default(x)
-    return x.cell.pending.read(reader)
+    return x.cell.lazy.read(reader)
 
 
 def read_all(tree: Any, reader: str) -> Any:
-    """Replaces the deferred tensors in lists, tuples and dicts by their values."""
+    """Replace the lazy tensors in lists, tuples and dicts by their values."""
     return tree_map(lambda x: read(x, reader), tree)
 
 
 def name_of(func: Callable[..., Any]) -> str:
-    """The name of a torch function, for people."""
+    """Return the name of a torch function, for people."""
     name: str = getattr(func, "__name__", str(func))
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
 
 
 class _Bridge(torch.autograd.Function):
-    """Makes a deferred tensor whose gradient goes on to what its value is computed from.
+    """A lazy tensor whose gradient goes on to what its value is computed from.
 
     By way of the value computed again, as the value's own graph may be gone through before.
     """
@@ -233,13 +233,13 @@ class _Bridge(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        pending, (root, *parameters) = ctx.cell.pending, ctx.leaves
+        lazy, (root, *parameters) = ctx.cell.lazy, ctx.leaves
         # Cut off from what it comes from, which may be a function of the same parameters.
         root = root.detach().requires_grad_(root.requires_grad)
         inputs = [t if t.requires_grad else None for t in (root, *parameters)]
         found = iter(
             torch.autograd.grad(
-                pending.compute_again(root),
+                lazy.recompute(root),
                 [t for t in inputs if t is not None],
                 gradient,
                 allow_unused=True,
@@ -248,20 +248,20 @@ class _Bridge(torch.autograd.Function):
         return None, *(None if t is None else next(found) for t in inputs)
 
 
-def _wrap(cell: Cell) -> Deferred:
-    pending = cell.pending
-    tensor: Deferred = Tensor._make_wrapper_subclass(
-        Deferred, pending.shape, dtype=pending.dtype, device=pending.leaves[0].device
+def _wrap(cell: Cell) -> LazyTensor:
+    lazy = cell.lazy
+    tensor: LazyTensor = Tensor._make_wrapper_subclass(
+        LazyTensor, lazy.shape, dtype=lazy.dtype, device=lazy.leaves[0].device
     )
     tensor.cell, tensor.bridge = cell, None
     return tensor
 
 
-def _native_grad_fn(x: Deferred) -> Any:
+def _native_grad_fn(x: LazyTensor) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         return x.grad_fn
 
 
-def _is_adopted(x: Deferred) -> bool:
+def _is_adopted(x: LazyTensor) -> bool:
     """Whether a custom autograd function has returned the tensor, and so made it its own."""
     return _native_grad_fn(x) is not x.bridge

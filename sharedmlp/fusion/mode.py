@@ -1,4 +1,4 @@
-"""Watches what a network asks torch for, and defers the pointwise layers."""
+"""Watch what a network asks torch for, and defer the pointwise layers."""
 
 from __future__ import annotations
 
@@ -15,41 +15,45 @@ from torch.overrides import TorchFunctionMode
 from sharedmlp.fusion.layer_output import LayerCall, LayerOutput, NormCall
 from sharedmlp.fusion.lazy_tensor import (
     METADATA,
-    Deferred,
-    Pending,
+    LazyTensor,
+    LazyValue,
+    lazy_value_of,
     name_of,
-    pending_of,
     read,
     read_all,
-    watches_saved_tensors,
 )
-from sharedmlp.fusion.mutation import may_write, memory_of, tensors_in
+from sharedmlp.fusion.mutation import may_mutate, memory_address, tensors_in
+from sharedmlp.fusion.pointwise import (
+    ACTIVATIONS,
+    CONVOLUTIONS,
+    is_pointwise,
+    not_deferred_reason,
+)
 from sharedmlp.fusion.pooling import MAXIMA
-from sharedmlp.fusion.report import Site
-from sharedmlp.fusion.view_ops import MOVES
-from sharedmlp.ops.fused import result_dtype_of
-from sharedmlp.ops.gate import tensor_reasons, watcher_reason
+from sharedmlp.fusion.report import CallRecord
+from sharedmlp.fusion.view_ops import VIEW_OPS
+from sharedmlp.ops.gate import result_dtype_of
 from sharedmlp.ops.layer import Activation
 
 
 class FusionMode(TorchFunctionMode):
-    """Defers pointwise layers for the time of one forward pass.
+    """A mode in which pointwise layers are deferred, for the time of one forward pass.
 
     Args:
-        names: The names of the layers by the ``id`` of their weights.
+        names: The names of the layers by the `id` of their weights.
         plain: Names of layers to run as they are, with the reasons.
 
     Attributes:
-        sites: The pointwise layers that were called, in order.
+        records: The pointwise layers that were called, in order.
     """
 
     def __init__(self, names: dict[int, str], plain: dict[str, str]) -> None:
         super().__init__()
-        self.sites: list[Site] = []
+        self.records: list[CallRecord] = []
         self._names = names
         self._plain = plain
-        self._alive: list[weakref.ref[Deferred]] = []
-        self._owing: list[LayerOutput] = []
+        self._alive: list[weakref.ref[LazyTensor]] = []
+        self._not_updated: list[LayerOutput] = []
 
     def __torch_function__(
         self,
@@ -58,39 +62,39 @@ class FusionMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Notes what can be deferred and runs everything else; inside, the mode is off."""
+        """Defer what can be deferred and run everything else; inside, the mode is off."""
         kwargs = kwargs or {}
         if func in METADATA:
             return func(*args, **kwargs)
         result = self._defer(func, args, kwargs)
         if result is not NotImplemented:
             return result
-        if Deferred in types:
+        if LazyTensor in types:
             args, kwargs = read_all((args, kwargs), name_of(func))
-        self._catch_up(func, args, kwargs)
+        self._compute_before(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def settle(self) -> None:
-        """Moves the running statistics for which nobody has asked."""
-        for output in self._owing:
-            if _owes(output):
+    def update_statistics(self) -> None:
+        """Update the running statistics for which nobody has asked."""
+        for output in self._not_updated:
+            if _has_pending_update(output):
                 output.read("nothing")
-        self._owing = []
+        self._not_updated = []
 
-    def read_kept(self) -> None:
-        """Computes what somebody keeps beyond the forward pass."""
+    def compute_kept(self) -> None:
+        """Compute what somebody keeps after the forward pass."""
         for reference in self._alive:
             read(reference(), "somebody after the forward pass")
 
-    def _wrap(self, pending: Pending) -> Deferred:
-        tensor = Deferred.of(pending)
+    def _wrap(self, lazy: LazyValue) -> LazyTensor:
+        tensor = LazyTensor.of(lazy)
         self._alive.append(weakref.ref(tensor))
         return tensor
 
     def _defer(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Takes a call into what is pending; NotImplemented where it has to run."""
+        """Defer a call, if it can be; NotImplemented if it has to run."""
         kwargs = {_ALIASES.get(name, name): value for name, value in kwargs.items()}
         if "input" in kwargs and not args:
             args = (kwargs.pop("input"),)
@@ -98,28 +102,28 @@ class FusionMode(TorchFunctionMode):
             return NotImplemented
         if func is functional.linear:
             return self._linear(*args, **kwargs)
-        if func in _CONVOLUTIONS:
+        if func in CONVOLUTIONS:
             return self._convolution(func, *args, **kwargs)
         tensor, *rest = args
-        y = pending_of(tensor)
+        y = lazy_value_of(tensor)
         if not isinstance(y, LayerOutput):
             return NotImplemented
         if func is functional.batch_norm:
             return self._batch_norm(y, *rest, **kwargs)
-        if func in _ACTIVATIONS:
+        if func in ACTIVATIONS:
             in_place = kwargs.pop("inplace", False) or name_of(func).endswith("_")
-            return self._activation(tensor, y, _ACTIVATIONS[func](*rest, **kwargs), in_place)
-        if func in MOVES:
-            move = MOVES[func](y, func, *rest, **kwargs)
-            if move is None:
+            return self._activation(tensor, y, ACTIVATIONS[func](*rest, **kwargs), in_place)
+        if func in VIEW_OPS:
+            view = VIEW_OPS[func](y, func, *rest, **kwargs)
+            if view is None:
                 return NotImplemented
-            return self._wrap(y.moved(lambda x: func(x, *rest, **kwargs), *move))
+            return self._wrap(y.viewed(lambda x: func(x, *rest, **kwargs), *view))
         if func in MAXIMA:
             result = MAXIMA[func](y, *rest, **kwargs)
             if not isinstance(result, tuple):
                 return result
             values, indices = result
-            indices = self._wrap(indices) if isinstance(indices, Pending) else indices
+            indices = self._wrap(indices) if isinstance(indices, LazyValue) else indices
             return torch.return_types.max((values, indices))
         return NotImplemented
 
@@ -139,13 +143,7 @@ class FusionMode(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Any:
-        pointwise = (
-            all(size == 1 for size in weight.shape[2:])
-            and _all(stride, 1)
-            and (isinstance(padding, str) or _all(padding, 0))
-            and groups == 1
-        )
-        if x.ndim != weight.ndim or not pointwise:
+        if x.ndim != weight.ndim or not is_pointwise(weight, stride, padding, groups):
             return NotImplemented
         return self._pointwise(func, x, weight, bias, 1)
 
@@ -159,13 +157,13 @@ class FusionMode(TorchFunctionMode):
     ) -> Any:
         out_channels, in_channels = weight.shape[:2]
         name = self._names.get(id(weight), f"a layer of {in_channels} to {out_channels} channels")
-        site = Site(name)
-        self.sites.append(site)
-        site.reason = self._plain.get(name) or _start_reason(x, weight, bias, channel)
-        if site.reason is not None:
+        record = CallRecord(name)
+        self.records.append(record)
+        record.reason = self._plain.get(name) or not_deferred_reason(x, weight, bias, channel)
+        if record.reason is not None:
             return NotImplemented
-        y = pending_of(x)
-        inputs: Pending | Tensor
+        y = lazy_value_of(x)
+        inputs: LazyValue | Tensor
         if (
             isinstance(y, LayerOutput)
             and y.channel == channel
@@ -184,7 +182,7 @@ class FusionMode(TorchFunctionMode):
                 shape,
                 (weight, bias),
                 dtype=result_dtype_of(weight),
-                layer=LayerCall(site, weight, bias),
+                layer=LayerCall(record, weight, bias),
                 inputs=inputs,
                 channel=channel,
             )
@@ -217,74 +215,49 @@ class FusionMode(TorchFunctionMode):
         )
         if not fits:
             return NotImplemented
-        self._catch_up(functional.batch_norm, tensors, {})
+        self._compute_before(functional.batch_norm, tensors, {})
         norm = NormCall(running_mean, running_var, weight, bias, training, momentum, eps)
         output = y.then(norm, affine, norm=norm)
-        if norm.owes:
-            self._owing.append(output)
+        if norm.update_pending:
+            self._not_updated.append(output)
         return self._wrap(output)
 
     def _activation(
-        self, x: Deferred, y: LayerOutput, activation: Activation, in_place: bool
+        self, x: LazyTensor, y: LayerOutput, activation: Activation, in_place: bool
     ) -> Any:
         if y.layer.activation.name != "identity" or (in_place and y.shares_memory):
             return NotImplemented
         output = y.then(lambda x: activation(x), activation=activation)
         if not in_place:
             return self._wrap(output)
-        x.cell.pending = output
+        x.cell.lazy = output
         return x
 
-    def _catch_up(
+    def _compute_before(
         self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> None:
-        """Runs what is pending and would come out otherwise, or be seen too late, after a call."""
-        self._owing = [output for output in self._owing if _owes(output)]
-        writes = may_write(func, kwargs)
-        if not self._owing and not writes:
+        """Compute first what would differ, or would be seen too late, after a call."""
+        self._not_updated = [output for output in self._not_updated if _has_pending_update(output)]
+        mutates = may_mutate(func, kwargs)
+        if not self._not_updated and not mutates:
             return
         tensors = list(tensors_in((*args, *kwargs.values())))
-        for output in self._owing:
+        for output in self._not_updated:
             norm = output.layer.norm
             assert norm is not None
             if any(t is norm.running_mean or t is norm.running_var for t in tensors):
                 output.read(f"{name_of(func)} by way of its running statistics")
-        if writes:
-            written = {memory_of(t) for t in tensors}
-            kept = [(t, pending_of(t())) for t in self._alive]
-            self._alive = [reference for reference, pending in kept if pending is not None]
-            for pending in (*self._owing, *(pending for _, pending in kept)):
-                if pending is not None and any(memory_of(t) in written for t in pending.reads()):
-                    pending.read(f"{name_of(func)}, which writes over its input")
+        if mutates:
+            written = {memory_address(t) for t in tensors}
+            kept = [(t, lazy_value_of(t())) for t in self._alive]
+            self._alive = [reference for reference, lazy in kept if lazy is not None]
+            for lazy in (*self._not_updated, *(lazy for _, lazy in kept)):
+                if lazy is not None and any(memory_address(t) in written for t in lazy.reads()):
+                    lazy.read(f"{name_of(func)}, which writes over its input")
 
 
 # torch takes NumPy's names as well.
 _ALIASES = {"axis": "dim", "keepdims": "keepdim"}
-_CONVOLUTIONS = (torch.conv1d, torch.conv2d)
-
-
-def _named(name: str) -> Callable[[], Activation]:
-    return lambda: Activation(name)
-
-
-def _leaky_relu(negative_slope: float = 0.01) -> Activation:
-    return Activation("leaky_relu", negative_slope)
-
-
-# Monotone activations -> what takes the call's further arguments to the activation.
-_ACTIVATIONS: dict[Callable[..., Any], Callable[..., Activation]] = {
-    functional.relu: _named("relu"),
-    torch.relu: _named("relu"),
-    torch.relu_: _named("relu"),
-    torch.Tensor.relu: _named("relu"),
-    torch.Tensor.relu_: _named("relu"),
-    functional.leaky_relu: _leaky_relu,
-    functional.leaky_relu_: _leaky_relu,
-    torch.tanh: _named("tanh"),
-    torch.Tensor.tanh: _named("tanh"),
-    torch.sigmoid: _named("sigmoid"),
-    torch.Tensor.sigmoid: _named("sigmoid"),
-}
 
 
 _RULES: tuple[Callable[..., Any], ...] = (
@@ -298,29 +271,5 @@ _KEYWORDS = frozenset(("input", "inplace", "negative_slope")).union(
 )
 
 
-def _start_reason(x: Tensor, weight: Tensor, bias: Tensor | None, channel: int) -> str | None:
-    """Say in words why a layer is not even deferred; None if it can be."""
-    watcher = watcher_reason()
-    if watcher is not None:
-        return watcher
-    if type(weight) is not nn.Parameter or type(bias) not in (nn.Parameter, type(None)):
-        return "its weight or bias is computed, not a parameter"
-    if type(x) is not Deferred:
-        reasons = tensor_reasons(x)
-        if reasons:
-            return reasons[0]
-    if watches_saved_tensors():
-        return "what autograd saves is watched here, as by torch.utils.checkpoint"
-    dtypes = {weight.dtype, result_dtype_of(weight)}
-    usual = weight.device == x.device and x.dtype in dtypes
-    if not usual or x.shape[channel] != weight.shape[1] or x.numel() == 0:
-        return f"its input {tuple(x.shape)} of {x.dtype} on {x.device} is an error or empty"
-    return None
-
-
-def _owes(output: LayerOutput) -> bool:
-    return output.layer.norm is not None and output.layer.norm.owes
-
-
-def _all(value: Any, wanted: int) -> bool:
-    return all(v == wanted for v in value) if isinstance(value, (tuple, list)) else value == wanted
+def _has_pending_update(output: LayerOutput) -> bool:
+    return output.layer.norm is not None and output.layer.norm.update_pending

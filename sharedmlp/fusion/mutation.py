@@ -1,4 +1,4 @@
-"""What a call writes into, as far as its name and its arguments tell."""
+"""Which calls write into a tensor, as far as their name and their arguments tell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-def may_write(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
+def may_mutate(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
     """Whether a call may write into one of its arguments."""
     name: str = getattr(func, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")
@@ -18,7 +18,7 @@ def may_write(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
 
 
 def tensors_in(values: Sequence[Any]) -> Iterator[Tensor]:
-    """Yields the tensors among the arguments of a call, and in its lists and tuples."""
+    """Yield the tensors among the arguments of a call, and in its lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -26,7 +26,7 @@ def tensors_in(values: Sequence[Any]) -> Iterator[Tensor]:
             yield from tensors_in(value)
 
 
-def memory_of(x: Tensor) -> int:
-    """A name of the memory that a tensor lies in."""
+def memory_address(x: Tensor) -> int:
+    """Return what identifies the memory of a tensor."""
     plain = type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided
     return x.untyped_storage().data_ptr() if plain else id(x)

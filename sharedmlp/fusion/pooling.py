@@ -11,17 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from sharedmlp.fusion.layer_output import LayerOutput
-from sharedmlp.fusion.lazy_tensor import Pending
-from sharedmlp.ops.folded import folded_max, folded_mlp
-from sharedmlp.ops.fused import fused_max
+from sharedmlp.fusion.lazy_tensor import LazyValue
+from sharedmlp.ops.fused import run_max, run_mlp
 from sharedmlp.ops.layer import PointwiseTensors
-from sharedmlp.ops.plan import make_plan
+from sharedmlp.ops.plan import Plan, make_plan
 
-_Found = tuple[Tensor, Tensor | Pending]
+_Found = tuple[Tensor, Tensor | LazyValue]
 
 
 def _max(y: LayerOutput, dim: Any = None, keepdim: bool = False) -> Any:
-    """``torch.max(y, dim)``, as a pair of maxima and indices."""
+    """`torch.max(y, dim)`, as a pair of maxima and indices."""
     found = max_over(y, (dim,)) if isinstance(dim, int) else None
     if found is None:
         return NotImplemented
@@ -32,7 +31,9 @@ def _max(y: LayerOutput, dim: Any = None, keepdim: bool = False) -> Any:
     values = values.unsqueeze(axis)
     if isinstance(indices, Tensor):
         return values, indices.unsqueeze(axis)
-    return values, Pending(lambda x: x.unsqueeze(axis), indices, values.shape, dtype=indices.dtype)
+    return values, LazyValue(
+        lambda x: x.unsqueeze(axis), indices, values.shape, dtype=indices.dtype
+    )
 
 
 def _amax(y: LayerOutput, dim: Any = (), keepdim: bool = False) -> Any:
@@ -48,9 +49,9 @@ def _max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """``F.max_pool1d`` and ``F.max_pool2d`` whose window is the whole of an axis, or one of it.
+    """`F.max_pool1d` and `F.max_pool2d` whose window is the whole of an axis, or one of it.
 
-    With ``return_indices=True`` torch calls other functions.
+    With `return_indices=True` torch calls other functions.
     """
     sizes = y.shape[2:]
     kernel, step = _each(kernel_size, sizes), _each(stride or kernel_size, sizes)
@@ -77,7 +78,7 @@ def _adaptive_max_pool(
     return _values(y, axes, keepdim=True)
 
 
-# What takes a max -> how to take it of a layer's output; NotImplemented where it is another max.
+# What takes a max -> how to take it of a layer's output; NotImplemented if it is another max.
 MAXIMA: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.max: _max,
     torch.Tensor.max: _max,
@@ -110,25 +111,25 @@ def _values(y: LayerOutput, axes: tuple[int, ...], *, keepdim: bool) -> Any:
 
 
 def max_over(y: LayerOutput, axes: tuple[int, ...]) -> _Found | None:
-    """Takes the max of a layer's output over axes of its points, in one with the layer.
+    """Take the max of a layer's output over axes of its points, in one with the layer.
 
     Args:
         y: The output.
         axes: Its axes, counted from either end.
 
     Returns:
-        The maxima, without the axes, and the index of each among the points of the axes laid end
-        to end; None, with the reason noted, if they are not to be had so.
+        The maxima, without the axes, and the index of each among the points of the axes laid one
+        after another; None, with the reason recorded, if the max cannot be taken so.
     """
     ndim = len(y.shape)
     axes = tuple(sorted(axis % ndim if -ndim <= axis < ndim else ndim for axis in axes))
     if axes not in y.pooled:
         found: _Found | list[str] = _pattern_reasons(y, axes)
         if not found:
-            with y.moment():
+            with y.modes():
                 found = _run(y, axes)
         if isinstance(found, list):
-            y.layer.site.reason = "; ".join(found)
+            y.layer.record.reason = "; ".join(found)
             return None
         y.pooled[axes] = found
     return y.pooled[axes]
@@ -139,9 +140,14 @@ def _pattern_reasons(y: LayerOutput, axes: tuple[int, ...]) -> list[str]:
     points = set(range(len(y.shape))) - {y.channel}
     if not set(axes) <= points or len(set(axes)) != len(axes) or not axes:
         return ["the max that follows is not over points"]
-    if not y.is_whole():
-        return [y.layer.site.reason or "a value inside it has been read"]
-    if norm is not None and norm.training and norm.running_mean is not None and not norm.owes:
+    if not y.is_uncomputed():
+        return [y.layer.record.reason or "a value inside it has been read"]
+    if (
+        norm is not None
+        and norm.training
+        and norm.running_mean is not None
+        and not norm.update_pending
+    ):
         return ["two maxima over different axes follow"]
     return []
 
@@ -156,7 +162,7 @@ def _run(y: LayerOutput, axes: tuple[int, ...]) -> _Found | list[str]:
         return list(plan.reasons) or [f"{rows} rows are too few for fusion to pay"]
     outputs = outputs[len(outputs) - len(plan.layers) :]
     x = outputs[0].inputs
-    x = x.read(y.layer.site.layer) if isinstance(x, Pending) else x
+    x = x.read(y.layer.record.layer) if isinstance(x, LazyValue) else x
     for output in outputs:
         x = output.arrange(x)
     others = [axis for axis in range(x.ndim) if axis not in axes and axis != y.channel]
@@ -167,41 +173,46 @@ def _run(y: LayerOutput, axes: tuple[int, ...]) -> _Found | list[str]:
         pooled = pooled.reshape(*(y.shape[axis] for axis in others), y.shape[y.channel])
         return pooled.movedim(-1, to_channel).contiguous()
 
-    if plan.path == "fold":  # the indices are another search: only if somebody asks for them
-        values = restore(folded_max(plan.layers, clouds))
-        _note(outputs)
-
-        def find_indices(clouds: Tensor) -> Tensor:
-            return restore(_folded_indices(plan.layers, clouds))
-
-        return values, Pending(find_indices, clouds, values.shape, dtype=torch.int64)
-    found = fused_max(plan.layers, clouds)
+    found = run_max(plan, clouds)
     if found is None:
         return ["a number in it is not finite"]
     _note(outputs)
-    return restore(found[0]), restore(found[1])
+    values, indices = found
+    if indices is not None:
+        return restore(values), restore(indices)
+
+    def find_indices(clouds: Tensor) -> Tensor:  # another search: only if somebody asks for them
+        return restore(_find_indices(plan, clouds))
+
+    values = restore(values)
+    return values, LazyValue(find_indices, clouds, values.shape, dtype=torch.int64)
 
 
-def _folded_indices(layers: Sequence[PointwiseTensors], clouds: Tensor) -> Tensor:
-    """Return which points win `(G, D)`, of layers that run folded."""
-    *hidden, last = layers
-    rows = clouds.reshape(-1, clouds.shape[-1])
+def _find_indices(plan: Plan, clouds: Tensor) -> Tensor:
+    """Return the points of the maxima `(G, D)` of layers that run folded."""
+    *hidden, last = plan.layers
+    shape, rows = clouds.shape[:2], clouds.reshape(-1, clouds.shape[-1])
     if hidden:
-        rows = folded_mlp(hidden, rows)
-    rows = rows.view(*clouds.shape[:2], -1)
-    found = fused_max([last], rows)
-    if found is None:
-        y = folded_mlp([last], rows.flatten(0, 1))
-        return y.view(*clouds.shape[:2], -1).max(1).indices
+        rows = _run_folded(plan, hidden, rows)
+    fused = make_plan([last], len(rows), shape[0], needs_indices=True, must=True)
+    found = run_max(fused, rows.view(*shape, -1)) if fused.path == "fuse" else None
+    if found is None or found[1] is None:
+        return _run_folded(plan, [last], rows).view(*shape, -1).max(1).indices
     return found[1]
 
 
+def _run_folded(plan: Plan, layers: Sequence[PointwiseTensors], rows: Tensor) -> Tensor:
+    y = run_mlp(plan._replace(layers=tuple(layers)), rows)
+    assert y is not None
+    return y
+
+
 def _chain(y: LayerOutput) -> list[LayerOutput]:
-    """Returns the layers that can run in one with the max, from the first to y's own."""
+    """Return the layers that can run in one with the max, from the first to y's own."""
     outputs = [y]
     while True:
         inputs = outputs[0].inputs
-        if not isinstance(inputs, LayerOutput) or not inputs.is_whole():
+        if not isinstance(inputs, LayerOutput) or not inputs.is_uncomputed():
             return outputs
         if not inputs.layer.can_run_inside():
             return outputs
@@ -209,14 +220,14 @@ def _chain(y: LayerOutput) -> list[LayerOutput]:
 
 
 def _note(outputs: Sequence[LayerOutput]) -> None:
-    """Notes that the layers run fused, their running statistics included."""
+    """Record that the layers run fused, their running statistics included."""
     for output in outputs:
-        norm, activation, site = output.layer.norm, output.layer.activation, output.layer.site
+        norm, activation, record = output.layer.norm, output.layer.activation, output.layer.record
         if norm is not None:
-            norm.owes = False
+            norm.update_pending = False
         parts = [
             *(["batch norm"] if norm is not None else []),
             *([activation.label] if activation.label else []),
-            "max" if output is outputs[-1] else outputs[-1].layer.site.layer,
+            "max" if output is outputs[-1] else outputs[-1].layer.record.layer,
         ]
-        site.fused_with = "with " + ", ".join(parts)
+        record.fused_with = "with " + ", ".join(parts)

@@ -10,7 +10,7 @@ class LayerReport:
     """What became of one call of a pointwise layer.
 
     Attributes:
-        layer: Name of its module, or a description where its weight is no parameter of the model.
+        layer: Name of its module, or a description if its weight is no parameter of the model.
         fused: Whether it ran fused.
         detail: What it was fused with, or why it was not, in words.
     """
@@ -25,13 +25,13 @@ class LayerReport:
 
 
 @dataclass
-class Site:
+class CallRecord:
     """A call of a pointwise layer while the network runs.
 
     Attributes:
-        layer: As in :class:`LayerReport`.
+        layer: As in `LayerReport`.
         fused_with: What it was fused with.
-        reason: Why it was not; where it was nevertheless, why it ran plainly as well.
+        reason: Why it was not; or, if it was, why it ran plainly as well.
     """
 
     layer: str
@@ -39,7 +39,7 @@ class Site:
     reason: str | None = None
 
     def report(self) -> LayerReport:
-        """What became of it."""
+        """Return what became of it."""
         if self.fused_with is None:
             return LayerReport(self.layer, False, self.reason or "nothing reads its output")
         detail = self.fused_with

@@ -1,6 +1,6 @@
-"""Moved axes between a pointwise layer and the max: which of them keep its meaning, and how.
+"""Axes moved between a pointwise layer and the max: which of them keep its meaning, and how.
 
-A move has to mean the same for the layer's inputs, which have other channels, so that the fused
+A view has to mean the same for the layer's inputs, which have other channels, so that the fused
 layer can apply it to them.
 """
 
@@ -15,13 +15,13 @@ from torch import Tensor
 from sharedmlp.fusion.layer_output import LayerOutput
 
 
-class Move(NamedTuple):
-    """Where a move takes a layer's output.
+class ViewOp(NamedTuple):
+    """What a call that moves axes makes of a layer's output.
 
     Attributes:
         shape: The new shape.
         channel: The new axis of the channels.
-        arrange: The move, of a tensor of any number of channels.
+        arrange: The same, of a tensor of any number of channels.
     """
 
     shape: torch.Size
@@ -29,21 +29,21 @@ class Move(NamedTuple):
     arrange: Callable[[Tensor], Tensor]
 
 
-def _transpose(y: LayerOutput, func: Callable[..., Tensor], dim0: int, dim1: int) -> Move:
+def _transpose(y: LayerOutput, func: Callable[..., Tensor], dim0: int, dim1: int) -> ViewOp:
     shape = _empty(y, func, dim0, dim1).shape
     axes = list(range(len(y.shape)))
     axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
-    return Move(shape, axes.index(y.channel), lambda x: x.permute(axes))
+    return ViewOp(shape, axes.index(y.channel), lambda x: x.permute(axes))
 
 
-def _permute(y: LayerOutput, func: Callable[..., Tensor], *dims: Any) -> Move:
+def _permute(y: LayerOutput, func: Callable[..., Tensor], *dims: Any) -> ViewOp:
     shape = _empty(y, func, *dims).shape
     axes = [axis % len(y.shape) for axis in (dims[0] if len(dims) == 1 else dims)]
-    return Move(shape, axes.index(y.channel), lambda x: x.permute(axes))
+    return ViewOp(shape, axes.index(y.channel), lambda x: x.permute(axes))
 
 
-def _contiguous(y: LayerOutput, func: Callable[..., Tensor]) -> Move:
-    return Move(y.shape, y.channel, lambda x: x)
+def _contiguous(y: LayerOutput, func: Callable[..., Tensor]) -> ViewOp:
+    return ViewOp(y.shape, y.channel, lambda x: x)
 
 
 def _reshape(
@@ -51,14 +51,14 @@ def _reshape(
     func: Callable[..., Tensor],
     *args: Any,
     **kwargs: Any,
-) -> Move | None:
-    """Positions split or merged; the channels, in the last axis, stay as they are."""
+) -> ViewOp | None:
+    """Split or merge positions; the channels, in the last axis, stay as they are."""
     moved = _empty(y, func, *args, **kwargs)
     shape = moved.shape
     last = len(y.shape) - 1
     if y.channel != last or not shape or shape[-1] != y.shape[-1] or moved.dtype != y.dtype:
         return None
-    return Move(shape, len(shape) - 1, lambda x: x.reshape(*shape[:-1], x.shape[-1]))
+    return ViewOp(shape, len(shape) - 1, lambda x: x.reshape(*shape[:-1], x.shape[-1]))
 
 
 def _empty(
@@ -67,12 +67,12 @@ def _empty(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """Returns what torch makes of a call, without numbers, or raises torch's error."""
+    """Return what torch makes of a call, without numbers, or raise torch's error."""
     return func(torch.empty(y.shape, dtype=y.dtype, device="meta"), *args, **kwargs)
 
 
-# What moves axes -> where it takes a layer's output; None where its meaning would be lost.
-MOVES: dict[Callable[..., Any], Callable[..., Move | None]] = {
+# What moves axes -> what it makes of a layer's output; None if its meaning would be lost.
+VIEW_OPS: dict[Callable[..., Any], Callable[..., ViewOp | None]] = {
     torch.transpose: _transpose,
     torch.Tensor.transpose: _transpose,
     torch.permute: _permute,

@@ -9,32 +9,32 @@ import torch
 from torch import Tensor
 
 from sharedmlp.data import MeshReadError, normalize_points, read_cloud, turn_up_axis
-from sharedmlp.models import PointNet
+from sharedmlp.models import PointCloudModel
 
-# Where a network does not say how many points its clouds had.
+# If a network does not say how many points its clouds had.
 _NUM_POINTS = 1024
 # As many clouds go through the network at once.
 _BATCH_SIZE = 32
 
 
 def read_network_cloud(
-    model: PointNet, path: str | Path, *, seed: int = 0, up_axis: str | None = None
+    model: PointCloudModel, path: str | Path, *, seed: int = 0, up_axis: str | None = None
 ) -> Tensor:
-    """Reads a file as the clouds are that a network was trained on.
+    """Read a file as the clouds are that a network was trained on.
 
-    ``model.metadata`` says what they are: ``num_points`` (1024 where it does not say), and whether
-    they are centred and scaled into the unit sphere (where it does not say, the coordinates stay as
-    they are in the file).
+    `model.metadata` says what they are: `num_points` (1024 if it does not say), and whether they
+    are centered and scaled into the unit sphere (if it does not say, the coordinates stay as they
+    are in the file).
 
     Args:
         model: The network; of six channels the last three are normals.
-        path: A mesh or a file of points (:func:`sharedmlp.data.read_cloud`).
+        path: A mesh or a file of points (`sharedmlp.data.read_cloud`).
         seed: Of the points that are drawn; the file's name plays no part.
         up_axis: The axis that points up in the file, to be turned to the network's
-            ``metadata["up_axis"]``. None turns nothing.
+            `metadata["up_axis"]`. None turns nothing.
 
     Returns:
-        ``(N, in_channels)``, in the dtype of the network's parameters.
+        `(N, in_channels)`, in the dtype of the network's parameters.
 
     Raises:
         MeshReadError: If the file cannot be read.
@@ -61,22 +61,26 @@ def read_network_cloud(
 
 
 def predict_files(
-    model: PointNet, paths: Sequence[str | Path], *, seed: int = 0, up_axis: str | None = None
+    model: PointCloudModel,
+    paths: Sequence[str | Path],
+    *,
+    seed: int = 0,
+    up_axis: str | None = None,
 ) -> Iterator[tuple[Path, Tensor | MeshReadError]]:
-    """Classifies files, a few at a time; one that cannot be read does not stop the others.
+    """Classify files, a few at a time; one that cannot be read does not stop the others.
 
     Args:
         model: The network, in evaluation mode.
         paths: The files.
-        seed: As of :func:`read_network_cloud`.
-        up_axis: As of :func:`read_network_cloud`.
+        seed: As of `read_network_cloud`.
+        up_axis: As of `read_network_cloud`.
 
     Yields:
-        Of each file, in their order, its path and either its probabilities ``(num_classes,)`` on
+        Of each file, in their order, its path and either its probabilities `(num_classes,)` on
         the CPU or why it cannot be read.
 
     Raises:
-        ValueError: As :func:`read_network_cloud`.
+        ValueError: As `read_network_cloud`.
     """
     for start in range(0, len(paths), _BATCH_SIZE):
         some = [Path(path) for path in paths[start : start + _BATCH_SIZE]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any, Literal, overload
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from sharedmlp.layers.neighborhood_pool import NeighborhoodPool
 from sharedmlp.ops.gate import watcher_reason
 from sharedmlp.ops.neighborhoods import split_edge_layer
+from sharedmlp.ops.neighbors import k_nearest
 
 
 class EdgeConv(nn.Module):
@@ -183,10 +183,7 @@ class EdgeConv(nn.Module):
 
     def _find_neighbors(self, x: Tensor) -> Tensor:
         points = x if self.neighbors_in == "features" else x[..., :3]
-        # Found when it is first needed: given neighbors need no search.
-        k_nearest = import_module("sharedmlp.neighbors").k_nearest
-        neighbors: Tensor = k_nearest(points.detach(), self.k)
-        return neighbors
+        return k_nearest(points.detach(), self.k)
 
     def _run_on_edges(
         self, x: Tensor, centers: Tensor, neighbors: Tensor, return_indices: bool

@@ -1,7 +1,7 @@
 """Layouts: how a backend wants its tensor, and the one move there and back.
 
-The public contract of every layer is ``(..., C)`` (``channel_dim=-1``) or ``(B, C, ...)``
-(``channel_dim=1``). A stack of layers moves to its backend's native layout once, stays there and
+The public contract of every layer is `(..., C)` (`channel_dim=-1`) or `(B, C, ...)`
+(`channel_dim=1`). A stack of layers moves to its backend's native layout once, stays there and
 comes back once. All moves are views wherever the strides allow one, so two stacks of the same
 backend in a row cost no copy between them.
 """
@@ -9,7 +9,7 @@ backend in a row cost no copy between them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -19,22 +19,30 @@ class Layout(Protocol):
 
     @property
     def name(self) -> str:
-        """The layout in letters: ``BNC``, ``BCN`` or ``BCHW``."""
+        """The layout in letters: `BNC`, `BCN` or `BCHW`."""
+
+    @property
+    def channel_dim(self) -> int:
+        """Where the channels are: -1 or 1."""
+
+    @property
+    def spatial_dims(self) -> int:
+        """How many axes of positions follow the channels."""
 
     def enter(self, x: Tensor, channel_dim: int) -> Tensor:
-        """Moves ``x`` from the public layout to the native one."""
+        """Move `x` from the public layout to the native one."""
 
     def leave(self, y: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
-        """Moves ``y`` back; ``positions`` are the input's sizes without the channels."""
+        """Move `y` back; `positions` are the input's sizes without the channels."""
 
     def clouds(self, y: Tensor, num_points: int) -> Tensor:
-        """Views the native ``y`` as ``(G, N, C)``."""
+        """View the native `y` as `(G, N, C)`."""
 
     def max_over_points(self, y: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
-        """Returns the maxima of each cloud and the points that won, both ``(G, C)``."""
+        """Return the maxima of each cloud and their points, both `(G, C)`."""
 
     def amax_over_points(self, y: Tensor, num_points: int) -> Tensor:
-        """Returns the maxima alone: several times faster, for use without gradients."""
+        """Return the maxima alone: several times faster, for use without gradients."""
 
 
 def _move(x: Tensor, source: int, destination: int) -> Tensor:
@@ -44,39 +52,41 @@ def _move(x: Tensor, source: int, destination: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ChannelsLast:
-    """``(M, C)``, M the number of positions: what ``nn.Linear`` and ``nn.BatchNorm1d`` share.
+    """`(M, C)`, M the number of positions: what `nn.Linear` and `nn.BatchNorm1d` share.
 
-    The positions are flattened because ``nn.BatchNorm1d`` takes the N of a ``(B, N, C)`` tensor for
+    The positions are flattened because `nn.BatchNorm1d` takes the N of a `(B, N, C)` tensor for
     its channels, silently where N equals C.
     """
 
     name: str
+    channel_dim: ClassVar[int] = -1
+    spatial_dims: ClassVar[int] = 0
 
     def enter(self, x: Tensor, channel_dim: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         return _move(x, channel_dim, -1).reshape(-1, x.shape[channel_dim])
 
     def leave(self, y: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         return _move(y.reshape(*positions, y.shape[-1]), -1, channel_dim)
 
     def clouds(self, y: Tensor, num_points: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         return y.reshape(-1, num_points, y.shape[-1])
 
     def max_over_points(self, y: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         values, indices = self.clouds(y, num_points).max(1)
         return values, indices
 
     def amax_over_points(self, y: Tensor, num_points: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         return self.clouds(y, num_points).amax(1)
 
 
 @dataclass(frozen=True)
 class ChannelsFirst:
-    """``(B, C, N)`` or ``(B, C, H, W)``: what convolutions and their norms share.
+    """`(B, C, N)` or `(B, C, H, W)`: what convolutions and their norms share.
 
     The last spatial axis is the last position axis of the input. Position axes that are missing
     have size one; those beyond the spatial ones join the batch (channels last) or the first
@@ -85,12 +95,13 @@ class ChannelsFirst:
 
     name: str
     spatial_dims: int
+    channel_dim: ClassVar[int] = 1
 
     def _spatial(self, axes: tuple[int, ...]) -> tuple[int, ...]:
         return (*[1] * self.spatial_dims, *axes)[-self.spatial_dims :]
 
     def enter(self, x: Tensor, channel_dim: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         if channel_dim == -1:
             positions = tuple(x.shape[:-1])
             spatial = self._spatial(positions[1:] or positions)  # (N, C) is one cloud
@@ -99,22 +110,22 @@ class ChannelsFirst:
         return x.reshape(*x.shape[:2], -1, *spatial[1:])
 
     def leave(self, y: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         if channel_dim == -1:
             return _move(y, 1, -1).reshape(*positions, y.shape[1])
         return y.reshape(positions[0], y.shape[1], *positions[1:])
 
     def clouds(self, y: Tensor, num_points: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         return _move(y, 1, -1).reshape(-1, num_points, y.shape[1])
 
     def max_over_points(self, y: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         values, indices = self._points_last(y, num_points).max(-1)
         return self._clouds_first(values), self._clouds_first(indices)
 
     def amax_over_points(self, y: Tensor, num_points: int) -> Tensor:
-        """See :class:`Layout`."""
+        """See `Layout`."""
         return self._clouds_first(self._points_last(y, num_points).amax(-1))
 
     @staticmethod

@@ -12,45 +12,38 @@ from torch import Tensor
 from sharedmlp.layers.pointwise import PointwiseLayer, layer_tensors, unknown_parts
 from sharedmlp.layers.shared_mlp import SharedMLP
 from sharedmlp.ops import torch_internals
-from sharedmlp.ops.cpu.segments import (
-    Segments,
-    check_batch,
-    check_mask,
-    fill_empty,
-    segment_max,
-)
-from sharedmlp.ops.disable_compile import eagerly
-from sharedmlp.ops.folded import folded_max
-from sharedmlp.ops.fused import fused_max
+from sharedmlp.ops.disable_compile import disable_compile
+from sharedmlp.ops.fused import run_max
 from sharedmlp.ops.gate import module_reasons, visible_reasons
-from sharedmlp.ops.plan import PLAIN, Plan, make_plan, max_reasons
+from sharedmlp.ops.plan import Plan, make_plan, max_reasons
+from sharedmlp.ops.segments import Segments, check_batch, check_mask, segment_max
 
 
 class SharedMLPMaxPool(SharedMLP):
-    """A :class:`SharedMLP` followed by the max over the points of each cloud.
+    """A `SharedMLP` followed by the max over the points of each cloud.
 
     Source: Qi et al. 2017, "PointNet", section 4.2, equation 1.
 
     Shape:
-        - ``channel_dim=-1``: ``(..., N, in_channels) -> (..., out_channels)``.
-        - ``channel_dim=1``: ``(B, in_channels, ..., N) -> (B, out_channels, ...)``.
-        - clouds of different sizes: see :meth:`forward`.
+        - `channel_dim=-1`: `(..., N, in_channels) -> (..., out_channels)`.
+        - `channel_dim=1`: `(B, in_channels, ..., N) -> (B, out_channels, ...)`.
+        - clouds of different sizes: see `forward`.
 
     The last layer, batch norm, activation and max run fused wherever they can, with the same
-    numbers and without the ``(B, N, out_channels)`` tensor (:mod:`sharedmlp.ops.fused`); the
-    modules, their parameters and the state-dict keys are those of :class:`SharedMLP` all the same.
-    A tie gives the gradient to one winner, as ``torch.max(dim)`` does.
+    numbers and without the `(B, N, out_channels)` tensor (`sharedmlp.ops.fused`); the
+    modules, their parameters and the state-dict keys are those of `SharedMLP` all the same.
+    Of points that tie one gets the gradient, as in `torch.max(dim)`.
 
     Args:
-        channels: Widths, as in :class:`SharedMLP`.
-        fused: ``"auto"`` takes the fused path if nobody can notice and it pays, True always does
-            and makes :meth:`not_supported_reasons` an error, False takes the plain path.
-        search_precision: ``"bfloat16"`` finds the winners among products in bfloat16 and computes
-            their values again exactly: faster, but of points almost as large another may win.
-        **options: Further arguments of :class:`SharedMLP`.
+        channels: Widths, as in `SharedMLP`.
+        fused: `"auto"` takes the fused path if nobody can notice and it pays, True always does
+            and makes `not_supported_reasons` an error, False takes the plain path.
+        search_precision: `"bfloat16"` compares products in bfloat16 and computes the largest
+            again exactly: faster, but of points almost as large it may take another.
+        **options: Further arguments of `SharedMLP`.
 
     Raises:
-        ValueError: As :class:`SharedMLP`; if a cloud has no points; if ``fused=True`` cannot be.
+        ValueError: As `SharedMLP`; if a cloud has no points; if `fused=True` cannot be.
     """
 
     def __init__(
@@ -96,120 +89,115 @@ class SharedMLPMaxPool(SharedMLP):
         num_clouds: int | None = None,
         mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Applies the MLP and takes the max over the points.
+        """Apply the MLP and take the max over the points.
 
         Clouds of different sizes come as a flat batch or with a mask. Statistics then are those of
-        the real points alone, and a cloud without any gets zeros (and the winner -1).
+        the real points alone, and a cloud without any gets zeros (and the index -1).
 
         Args:
-            x: The points or features; see the class for the shape. With ``batch``, the points of
-                all clouds one after another, ``(M, in_channels)``.
-            return_indices: Also returns which point won each channel, int64, of the output's shape.
-                With ``batch`` these are rows of ``x``.
-            batch: ``(M,)`` int64, the number of each point's cloud, in any order, as in PyTorch
-                Geometric. The output is ``(num_clouds, out_channels)``.
-            num_clouds: With ``batch``; one more than the largest number in it where None.
-            mask: Bool, of the shape of ``x`` without its channels: True for points, False for
+            x: The points or features; see the class for the shape. With `batch`, the points of
+                all clouds one after another, `(M, in_channels)`.
+            return_indices: Also return the point of each maximum, int64, of the output's shape.
+                With `batch` these are rows of `x`.
+            batch: `(M,)` int64, the number of each point's cloud, in any order, as in PyTorch
+                Geometric. The output is `(num_clouds, out_channels)`.
+            num_clouds: With `batch`; None means one more than the largest number in it.
+            mask: Bool, of the shape of `x` without its channels: True for points, False for
                 padding, whatever stands there.
-        """
-        if batch is not None or mask is not None or num_clouds is not None:
-            values, indices = self._pool_segments(x, batch, num_clouds, mask)
-            return (values, indices) if return_indices else values
-        positions = self._check_input(x)
-        num_points, clouds = self._split_positions(x, positions)
-        values, some = self._pool(x, num_points, math.prod(clouds), needs_indices=return_indices)
-        if not return_indices:
-            return self._restore(values, clouds)
-        assert some is not None
-        return self._restore(values, clouds), self._restore(some, clouds)
 
-    def _pool_segments(
-        self,
-        x: Tensor,
-        batch: Tensor | None,
-        num_clouds: int | None,
-        mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Takes the max over clouds of different sizes; values and winners in the public layout."""
+        Returns:
+            The maxima; with `return_indices` a pair of the maxima and their points.
+
+        Raises:
+            ValueError: If the shapes of x, batch and mask do not fit, or a cloud has no points.
+        """
         positions = self._check_input(x)
-        if mask is None:
-            cloud, num_clouds = check_batch(x, batch, num_clouds)
-            values, indices = self._pool_rows(x, Segments.of(cloud, num_clouds))
-            return values, indices
-        check_mask(positions, mask, batch, num_clouds)
-        rows = x.movedim(self.channel_dim, -1)[mask]
-        *clouds, num_points = positions
+        clouds: tuple[int, ...]
+        indices: Tensor | None
+        if batch is None and mask is None and num_clouds is None:
+            self._check_points(x, positions)
+            clouds, num_points = positions[:-1], positions[-1]
+            values, indices = self._pool(x, num_points, math.prod(clouds), return_indices)
+            values = self._restore(values, clouds)
+            indices = None if indices is None else self._restore(indices, clouds)
+        elif mask is None:
+            values, indices = self._pool_flat(x, *check_batch(x, batch, num_clouds))
+        else:
+            check_mask(positions, mask, batch, num_clouds)
+            values, indices = self._pool_masked(x, mask)
+        if not return_indices:
+            return values
+        assert indices is not None
+        return values, indices
+
+    def _pool_masked(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the max over the points that a mask leaves; maxima and points as `forward`."""
+        *clouds, num_points = mask.shape
         cloud, point = mask.reshape(-1, num_points).nonzero(as_tuple=True)
-        values, indices = self._pool_rows(rows, Segments.of(cloud, math.prod(clouds)))
+        rows = x.movedim(self.channel_dim, -1)[mask]
+        values, indices = self._pool_flat(rows, cloud, math.prod(clouds))
         if len(point):
             indices = torch.where(indices < 0, indices, point[indices])
-        return self._restore(values, tuple(clouds)), self._restore(indices, tuple(clouds))
+        return self._restore(values, clouds), self._restore(indices, clouds)
 
-    @eagerly
-    def _pool_rows(self, rows: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Take `(M, C)` to the maxima `(G, D)` and the rows that won."""
+    @disable_compile
+    def _pool_flat(self, rows: Tensor, cloud: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
+        """Take `(M, C)` to the maxima `(G, D)` and their rows, -1 for a cloud without any."""
         if len(rows) == 0:
-            values = rows.new_zeros(len(segments.counts), self.out_channels)
+            values = rows.new_zeros(num_clouds, self.out_channels)
             return values, torch.full_like(values, -1, dtype=torch.int64)
         self._check_positions(len(rows), rows)
-        layers = self._pointwise()
-        plan = self._choose(rows, len(rows), len(segments.counts), needs_indices=True)
-        found = None
-        if plan.path == "fuse":
-            first = len(layers) - len(plan.layers)
-            if first:
-                rows = self._run_plain(layers[:first], rows, (len(rows),), -1)
-            layers = layers[first:]
-            found = fused_max(plan.layers, rows[None], self._search_dtype, segments)
-        if found is None:
-            found = segment_max(self._run_plain(layers, rows, (len(rows),), -1), segments)
-        return fill_empty(*found, segments)
+        segments = Segments(cloud, num_clouds)
+        values, indices = self._pool(rows, len(rows), num_clouds, True, segments)
+        assert indices is not None
+        return segments.fill_empty(values, indices)
 
     @property
     def _search_dtype(self) -> torch.dtype | None:
         return torch.bfloat16 if self.search_precision == "bfloat16" else None
 
     def _pool(
-        self, x: Tensor, num_points: int, num_clouds: int, *, needs_indices: bool
+        self,
+        x: Tensor,
+        num_points: int,
+        num_clouds: int,
+        needs_indices: bool,
+        segments: Segments | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Take the input to the maxima `(G, D)`, and to the winners if they are at hand."""
-        layers = self._pointwise()
-        rows = num_clouds * num_points
+        """Take the input to the maxima `(G, D)`, and to their points if they are at hand.
+
+        Segments are those of `(M, C)`, whose M rows are the points of one cloud to the layout.
+        """
+        rows = num_points if segments else num_points * num_clouds
         plan = self._choose(x, rows, num_clouds, needs_indices=needs_indices)
-        y = self._layout.enter(x, self.channel_dim)
+        layers = self._pointwise()
+        num_before = len(layers) - len(plan.layers)
+        y = self._layout.enter(x, -1 if segments else self.channel_dim)
+        for layer in layers[:num_before]:
+            y = layer(y)
         if plan.path != "plain":
-            first = len(layers) - len(plan.layers)
-            for layer in layers[:first]:
-                y = layer(y)
-            layers = layers[first:]
             clouds = self._layout.clouds(y, num_points)
-            if plan.path == "fold":
-                return folded_max(plan.layers, clouds), None
-            found = fused_max(plan.layers, clouds, self._search_dtype)
+            found = run_max(plan, clouds, self._search_dtype, segments)
             if found is not None:
                 return found
-        for layer in layers:
-            y = layer(y)
+            for layer in layers[num_before:]:
+                y = layer(y)
+        if segments is not None:
+            return segment_max(self._layout.clouds(y, num_points)[0], segments)
         # amax splits the gradient over ties, and who records a graph may run it with gradients.
         recorded = torch_internals.jit_is_tracing()
         if not (needs_indices or torch.is_grad_enabled() or recorded):
             return self._layout.amax_over_points(y, num_points), None
         return self._layout.max_over_points(y, num_points)
 
-    def _choose(self, x: Tensor, rows: int, num_clouds: int, *, needs_indices: bool) -> Plan:
-        if not (self.fused is True or (self.fused and self._may_pay(x, rows, num_clouds))):
-            return PLAIN
-        plan = self._plan(x, rows, num_clouds, needs_indices, must=self.fused is True)
-        return self._check_plan(plan)
-
     def _plan(
         self,
         x: Tensor,
         rows: int,
-        num_clouds: int = 1,
-        needs_indices: bool = False,
+        num_clouds: int | None = 1,
         *,
         must: bool,
+        needs_indices: bool = False,
     ) -> Plan:
         *hidden, last = self._pointwise()
         reasons = visible_reasons(x, [last], must=must) + unknown_parts(last)
@@ -231,19 +219,17 @@ class SharedMLPMaxPool(SharedMLP):
         last = cast(PointwiseLayer, self.layers[-1])
         return unknown_parts(last) or max_reasons(layer_tensors(last))
 
-    def _split_positions(
-        self, x: Tensor, positions: tuple[int, ...]
-    ) -> tuple[int, tuple[int, ...]]:
-        *clouds, num_points = positions
-        if num_points == 0 or x.numel() == 0 or (self.channel_dim == 1 and not clouds):
+    def _check_points(self, x: Tensor, positions: tuple[int, ...]) -> None:
+        """Refuse clouds without points."""
+        no_cloud = self.channel_dim == 1 and len(positions) == 1
+        if 0 in positions or x.numel() == 0 or no_cloud:
             raise ValueError(
                 f"{type(self).__name__} takes the max over the points of (..., N, C), or of "
                 "(B, C, ..., N) with channel_dim=1, and needs at least one cloud and one point, "
                 f"got {tuple(x.shape)}: leave empty clouds out of the batch"
             )
-        return num_points, tuple(clouds)
 
-    def _restore(self, pooled: Tensor, clouds: tuple[int, ...]) -> Tensor:
-        """Moves ``(G, C)`` to the public layout."""
+    def _restore(self, pooled: Tensor, clouds: Sequence[int]) -> Tensor:
+        """Move `(G, C)` to the public layout."""
         pooled = pooled.reshape(*clouds, self.out_channels)
         return pooled.movedim(pooled.ndim - 1, self.channel_dim % pooled.ndim)

@@ -15,8 +15,7 @@ from sharedmlp.layers.pointwise import (
     unknown_parts,
 )
 from sharedmlp.ops import cost
-from sharedmlp.ops.folded import folded_max
-from sharedmlp.ops.fused import fused_max
+from sharedmlp.ops.fused import run_max
 from sharedmlp.ops.gate import tensor_reasons, visible_reasons
 from sharedmlp.ops.layer import PointwiseTensors
 from sharedmlp.ops.neighborhoods import (
@@ -115,9 +114,7 @@ class NeighborhoodPool(SharedMLPMaxPool):
                 y = layer(y)
             layers = layers[first:]
             clouds = self._layout.clouds(y, clouds.shape[1])
-            if plan.path == "fold":
-                return folded_max(plan.layers, clouds), None
-            found = fused_max(plan.layers, clouds)
+            found = run_max(plan, clouds)
             if found is not None:
                 return found
         for layer in layers:

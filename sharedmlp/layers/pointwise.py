@@ -8,8 +8,8 @@ from typing import Any, cast
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharedmlp.layers.backend import Backend, pointwise_linear
-from sharedmlp.layers.sync_norm import SyncBatchNorm, sharing_group
+from sharedmlp.layers.backend import BACKENDS, BATCH_NORMS, Backend, pointwise_linear
+from sharedmlp.layers.sync_norm import sharing_group
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -20,8 +20,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-_LINEARS = (nn.Linear, nn.Conv1d, nn.Conv2d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm)
 _NAMES: dict[type[nn.Module], str] = {
     nn.Identity: "identity",
     nn.ReLU: "relu",
@@ -77,10 +75,12 @@ def unknown_parts(layer: nn.Module) -> list[str]:
     if type(layer) is not PointwiseLayer:
         return [f"a {type(layer).__name__} stands in place of a layer"]
     reasons = []
-    if type(layer.linear) not in _LINEARS:
+    backends = BACKENDS.values()
+    if type(layer.linear) not in [backend.torch_class for backend in backends]:
         kind = type(layer.linear).__name__
         reasons.append(f"its linear map is a {kind}, not a plain torch module")
-    if layer.norm is not None and type(layer.norm) not in _BATCH_NORMS:
+    batch_norms = [backend.norms.get(name) for backend in backends for name in BATCH_NORMS]
+    if layer.norm is not None and type(layer.norm) not in (*batch_norms, nn.SyncBatchNorm):
         reasons.append(
             f"its norm is a {type(layer.norm).__name__}: only batch norm, which is one affine map "
             "a channel for all points, lets the max move before it"

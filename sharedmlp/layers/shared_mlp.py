@@ -9,9 +9,14 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, fx, nn
 
-from sharedmlp.layers.backend import enter_layout, get_backend, leave_layout
+from sharedmlp.layers.arguments import (
+    check_activation,
+    check_channels,
+    check_dropout,
+    check_options,
+)
+from sharedmlp.layers.backend import BATCH_NORMS, enter_layout, get_backend, leave_layout
 from sharedmlp.layers.pointwise import (
-    ACTIVATIONS,
     PointwiseLayer,
     is_distributed,
     layer_tensors,
@@ -19,10 +24,9 @@ from sharedmlp.layers.pointwise import (
     unknown_parts,
 )
 from sharedmlp.ops.cost import may_pay
-from sharedmlp.ops.folded import folded_mlp
-from sharedmlp.ops.fused import fused_mlp
+from sharedmlp.ops.fused import run_mlp
 from sharedmlp.ops.gate import visible_reasons
-from sharedmlp.ops.plan import Plan, hidden_reasons, make_plan
+from sharedmlp.ops.plan import PLAIN, Plan, hidden_reasons, make_plan
 
 # For torch.fx, each is one node of a graph: what it does depends on the rank of the input.
 fx.wrap("enter_layout")
@@ -41,30 +45,30 @@ class SharedMLP(nn.Module):
     Network", section 3.1, for the same thing on images.
 
     Shape:
-        - ``channel_dim=-1``: ``(..., in_channels) -> (..., out_channels)`` with at least one
-          leading dimension, such as ``(N, C)``, ``(B, N, C)`` or ``(B, K, N, C)``.
-        - ``channel_dim=1``: ``(B, in_channels, ...) -> (B, out_channels, ...)``.
+        - `channel_dim=-1`: `(..., in_channels) -> (..., out_channels)` with at least one
+          leading dimension, such as `(N, C)`, `(B, N, C)` or `(B, K, N, C)`.
+        - `channel_dim=1`: `(B, in_channels, ...) -> (B, out_channels, ...)`.
 
         Zero positions are allowed outside training.
 
     Args:
-        channels: Widths from the input to the output, such as ``[3, 64, 64]``.
-        backend: ``"linear"`` (``nn.Linear``), ``"conv1d"`` (``nn.Conv1d`` with kernel 1) or
-            ``"conv2d"`` (``nn.Conv2d`` 1x1).
-        norm: ``"batch"``, ``"sync_batch"`` (statistics shared by all processes of a distributed
-            training, on a CPU too), ``"layer"`` (over the channels of each position) or None.
-        activation: ``"relu"``, ``"leaky_relu"``, ``"gelu"``, ``"silu"``, ``"tanh"`` or None, one
+        channels: Widths from the input to the output, such as `[3, 64, 64]`.
+        backend: `"linear"` (`nn.Linear`), `"conv1d"` (`nn.Conv1d` with kernel 1) or
+            `"conv2d"` (`nn.Conv2d` 1x1).
+        norm: `"batch"`, `"sync_batch"` (statistics shared by all processes of a distributed
+            training, on a CPU too), `"layer"` (over the channels of each position) or None.
+        activation: `"relu"`, `"leaky_relu"`, `"gelu"`, `"silu"`, `"tanh"` or None, one
             for all layers or one a layer.
         dropout: Probability, one for all layers or one a layer.
-        dropout_before_norm: Drops between linear map and norm instead of behind the activation.
-        bias: Whether the linear maps have a bias. None means: where no batch norm follows, which
+        dropout_before_norm: Drop between linear map and norm instead of after the activation.
+        bias: Whether the linear maps have a bias. None means: unless a batch norm follows, which
             would subtract it again.
-        plain_last: Leaves norm, activation and dropout out of the last layer, as for logits.
+        plain_last: Leave norm, activation and dropout out of the last layer, as for logits.
         channel_dim: Where the channels of the input and the output are: -1 or 1.
-        norm_kwargs: Further arguments of the norm modules, such as ``{"momentum": 0.01}``.
-        fused: Takes the same steps in fewer passes over memory where it can: on a CPU, with batch
+        norm_kwargs: Further arguments of the norm modules, such as `{"momentum": 0.01}`.
+        fused: Take the same steps in fewer passes over memory if it can: on a CPU, with batch
             norm, and in training with ReLU and layers that do not narrow. The modules themselves
-            are not called then (:mod:`sharedmlp.ops.cpu.linear_bn_relu`).
+            are not called then (`sharedmlp.ops.cpu.linear_bn_relu`).
 
     Raises:
         ValueError: If an argument, or the shape of an input, is not one of the above.
@@ -86,23 +90,15 @@ class SharedMLP(nn.Module):
         fused: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
-        if fused not in ("auto", True, False):
-            raise ValueError(f'fused is "auto", True or False, got {fused!r}')
         self.fused = fused
-        self.channels = _check_channels(channels)
+        self.channels = check_channels(channels)
         self.channel_dim = channel_dim
         self.backend = backend
         self._layout = get_backend(backend).layout
-        norms = get_backend(backend).norms
-        if norm is not None and norm not in norms:
-            raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(norms)} or None")
-        if channel_dim not in (-1, 1):
-            raise ValueError(
-                f"channel_dim is -1 for (..., C) or 1 for (B, C, ...), got {channel_dim!r}"
-            )
+        check_options(get_backend(backend), norm, channel_dim, fused)
         num_layers = len(self.channels) - 1
-        activations = _check_activation(activation, num_layers)
-        dropouts = _check_dropout(dropout, num_layers)
+        activations = check_activation(activation, num_layers)
+        dropouts = check_dropout(dropout, num_layers)
         layers = []
         for i in range(num_layers):
             plain = plain_last and i == num_layers - 1
@@ -116,12 +112,14 @@ class SharedMLP(nn.Module):
                     activation=None if plain else activations[i],
                     dropout=0.0 if plain else dropouts[i],
                     dropout_before_norm=dropout_before_norm,
-                    bias=not _is_batch(layer_norm) if bias is None else bias,
+                    bias=layer_norm not in BATCH_NORMS if bias is None else bias,
                     norm_kwargs=norm_kwargs or {},
                 )
             )
         self.layers = nn.ModuleList(layers)
-        self._has_batch_norm = any(layer.norm is not None for layer in layers) and _is_batch(norm)
+        self._has_batch_norm = norm in BATCH_NORMS and any(
+            layer.norm is not None for layer in layers
+        )
         if fused is True:
             self._check_plan(Plan("plain", (), tuple(self._structural_reasons())))
 
@@ -146,7 +144,7 @@ class SharedMLP(nn.Module):
         if x.numel() == 0:  # a convolution refuses an axis of size zero
             shape = [*positions, self.out_channels]
             return x.new_zeros(shape).movedim(-1, self.channel_dim)
-        return self._run(x, positions, self.channel_dim)
+        return self._run(x, positions)
 
     def not_supported_reasons(self, x: Tensor | None = None) -> list[str]:
         """Say in words why this module, as it is now, takes the plain path; empty if it need not.
@@ -171,8 +169,16 @@ class SharedMLP(nn.Module):
     def _pointwise(self) -> list[PointwiseLayer]:
         return cast("list[PointwiseLayer]", list(self.layers))
 
-    def _plan(self, x: Tensor, rows: int, *, must: bool) -> Plan:
-        """Decide how the layers run on an input."""
+    def _plan(
+        self,
+        x: Tensor,
+        rows: int,
+        num_clouds: int | None = None,
+        *,
+        must: bool,
+        needs_indices: bool = False,
+    ) -> Plan:
+        """Decide how the layers run on an input, whether small inputs may wait for it or not."""
         layers = self._pointwise()
         reasons = visible_reasons(x, layers, must=must)
         for layer in layers:
@@ -199,36 +205,36 @@ class SharedMLP(nn.Module):
             )
         return plan
 
-    def _run(self, x: Tensor, positions: tuple[int, ...], channel_dim: int) -> Tensor:
-        """Apply all layers to a checked input in a public layout."""
-        rows = prod(positions)
-        if self.fused is True or (self.fused and self._may_pay(x, rows, None)):
-            plan = self._check_plan(self._plan(x, rows, must=self.fused is True))
-            if plan.path != "plain":
-                flat = x.movedim(channel_dim, -1).reshape(-1, x.shape[channel_dim])
-                y = (folded_mlp if plan.path == "fold" else fused_mlp)(plan.layers, flat)
-                if y is not None:
-                    return y.view(*positions, -1).movedim(-1, channel_dim)
-        return self._run_plain(self._pointwise(), x, positions, channel_dim)
+    def _choose(
+        self, x: Tensor, rows: int, num_clouds: int | None = None, *, needs_indices: bool = False
+    ) -> Plan:
+        """Decide how the layers run on an input, as far as `fused` lets them."""
+        must = self.fused is True
+        if not must and not (self.fused and self._may_pay(x, rows, num_clouds)):
+            return PLAIN
+        return self._check_plan(
+            self._plan(x, rows, num_clouds, must=must, needs_indices=needs_indices)
+        )
 
-    def _run_plain(
-        self,
-        layers: Sequence[PointwiseLayer],
-        x: Tensor,
-        positions: tuple[int, ...],
-        channel_dim: int,
-    ) -> Tensor:
-        y = self._layout.enter(x, channel_dim)
-        for layer in layers:
+    def _run(self, x: Tensor, positions: tuple[int, ...]) -> Tensor:
+        """Apply all layers to a checked input."""
+        plan = self._choose(x, prod(positions))
+        if plan.path != "plain":
+            rows = x.movedim(self.channel_dim, -1).reshape(-1, self.in_channels)
+            y = run_mlp(plan, rows)
+            if y is not None:
+                return y.view(*positions, -1).movedim(-1, self.channel_dim)
+        y = self._layout.enter(x, self.channel_dim)
+        for layer in self.layers:
             y = layer(y)
-        return self._layout.leave(y, positions, channel_dim)
+        return self._layout.leave(y, positions, self.channel_dim)
 
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""
         return f"{list(self.channels)}, backend={self.backend!r}, channel_dim={self.channel_dim}"
 
     def _check_input(self, x: Tensor) -> tuple[int, ...]:
-        """Returns the sizes of ``x`` without its channels, or says what is wrong with them."""
+        """Return the sizes of `x` without its channels, or say what is wrong with them."""
         where = "(..., {c})" if self.channel_dim == -1 else "(B, {c}, ...)"
         expected = f"{type(self).__name__} expected {where.format(c=self.in_channels)}"
         shape = tuple(x.shape)
@@ -249,55 +255,10 @@ class SharedMLP(nn.Module):
         return positions
 
     def _check_positions(self, count: int, x: Tensor) -> None:
-        """Refuses fewer positions than batch norm needs in training."""
+        """Refuse fewer positions than batch norm needs in training."""
         if self.training and self._has_batch_norm and count < 2:
             raise ValueError(
                 f"{type(self).__name__} in training mode needs at least two positions for batch "
                 f"norm, got {tuple(x.shape)}: use a larger batch, call eval(), or choose another "
                 "norm"
             )
-
-
-def _is_batch(norm: str | None) -> bool:
-    return norm in ("batch", "sync_batch")
-
-
-def _check_channels(channels: Sequence[int]) -> tuple[int, ...]:
-    widths = tuple(channels)
-    if len(widths) < 2 or any(not isinstance(c, int) or c < 1 for c in widths):
-        raise ValueError(
-            "channels are at least two positive integers from input to output width, such as "
-            f"[3, 64, 64], got {list(widths)}"
-        )
-    return widths
-
-
-def _check_activation(
-    activation: str | Sequence[str | None] | None, num_layers: int
-) -> tuple[str | None, ...]:
-    names: tuple[str | None, ...]
-    if activation is None or isinstance(activation, str):
-        names = (activation,) * num_layers
-    else:
-        names = tuple(activation)
-    for name in names:
-        if name is not None and name not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)} or None"
-            )
-    if len(names) != num_layers:
-        raise ValueError(
-            f"activation is one name or None, or one for each of the {num_layers} layers, got "
-            f"{activation!r}"
-        )
-    return names
-
-
-def _check_dropout(dropout: float | Sequence[float], num_layers: int) -> tuple[float, ...]:
-    rates = (dropout,) * num_layers if isinstance(dropout, (int, float)) else tuple(dropout)
-    if len(rates) != num_layers or any(not 0 <= rate < 1 for rate in rates):
-        raise ValueError(
-            f"dropout is one probability in [0, 1) or one for each of the {num_layers} layers, "
-            f"got {dropout!r}"
-        )
-    return rates

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharedmlp.ops.statistics import shared_center, shared_means, track
+from sharedmlp.ops.statistics import shared_center, shared_means, update_running
 
 
 def sharing_group(norm: _BatchNorm) -> distributed.ProcessGroup | None:
@@ -52,7 +52,7 @@ class SyncBatchNorm(_BatchNorm):
         mean, square = means.chunk(2)
         variance = square - mean.square()  # the mean is zero but for rounding: nothing cancels
         if self.running_mean is not None and self.running_var is not None:
-            track(
+            update_running(
                 self.running_mean,
                 self.running_var,
                 self.num_batches_tracked,

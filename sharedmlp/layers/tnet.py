@@ -13,27 +13,27 @@ from sharedmlp.layers.shared_mlp import SharedMLP
 
 
 class TNet(nn.Module):
-    """Predicts a ``dim x dim`` matrix a cloud, starting at the identity.
+    """A network that predicts a `dim x dim` matrix for each cloud, starting at the identity.
 
     Source: Qi et al. 2017, "PointNet", section 4.2 and appendix C: a shared MLP 64-128-1024, the
     max over the points, fully connected layers 512 and 256, all with batch norm and ReLU, then
-    the matrix. Deviation: linear maps have no bias in front of a batch norm, which would
+    the matrix. Deviation: linear maps have no bias before a batch norm, which would
     subtract it again.
 
     Shape:
-        ``(B, N, in_channels) -> (B, dim, dim)``; apply it as ``points @ transform``.
+        `(B, N, in_channels) -> (B, dim, dim)`; apply it as `points @ transform`.
 
     Args:
         dim: Size of the transform.
-        in_channels: Width of the input; None means ``dim``.
+        in_channels: Width of the input; None means `dim`.
         backend: The backend of the shared MLP.
         norm: The norm of all layers.
         channels: Widths of the shared MLP.
         hidden_channels: Widths of the fully connected layers.
-        bias: As of :class:`SharedMLP`, for all layers.
-        add_identity: Adds the identity to the predicted matrix and starts its bias at zero, where
-            otherwise the bias starts at the identity: the same, but for a weight decay.
-        **options: Further arguments of the :class:`SharedMLPMaxPool`, such as ``fused``.
+        bias: As of `SharedMLP`, for all layers.
+        add_identity: Add the identity to the predicted matrix and start its bias at zero. Otherwise
+            the bias starts at the identity: the same, but for a weight decay.
+        **options: Further arguments of the `SharedMLPMaxPool`, such as `fused`.
 
     Raises:
         ValueError: If an argument or an input has the wrong shape, or a batch of one cloud comes in
@@ -70,7 +70,7 @@ class TNet(nn.Module):
             last.get_parameter("bias").copy_(start.flatten())
 
     def forward(self, points: Tensor) -> Tensor:
-        """Predicts the transforms of a batch of clouds."""
+        """Predict the transforms of a batch of clouds."""
         if points.ndim != 3:
             raise ValueError(
                 f"TNet expected (B, N, {self.pool.in_channels}), got {tuple(points.shape)}: add a "

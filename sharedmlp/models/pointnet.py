@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sharedmlp.layers import SharedMLP, SharedMLPMaxPool, TNet
+from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.models.registry import register_model
 
 
 class PointNetOutput(NamedTuple):
-    """Everything that :meth:`PointNet.forward_detailed` computes for B clouds.
+    """Everything that `PointNet.forward_detailed` computes for B clouds.
 
     Attributes:
-        logits: ``(B, num_classes)``.
-        global_feature: ``(B, D)``, the maxima over the points; D is 1024 in the paper.
-        critical_indices: ``(B, D)`` int64, the point that won each channel. The distinct ones are
-            the critical points of the cloud (Qi et al. 2017, section 4.3, theorem 2).
-        input_transform: ``(B, 3, 3)``, or None without T-Nets.
-        feature_transform: ``(B, K, K)``, or None without T-Nets; K is 64 in the paper.
+        logits: `(B, num_classes)`; the global feature if `num_classes` is 0.
+        global_feature: `(B, D)`, the maxima over the points; D is 1024 in the paper.
+        critical_indices: `(B, D)` int64, the point that won each channel. The distinct ones are the
+            critical points of the cloud (Qi et al. 2017, section 4.3, theorem 2).
+        input_transform: `(B, 3, 3)`, or None without T-Nets.
+        feature_transform: `(B, K, K)`, or None without a feature T-Net; K is 64 in the paper.
     """
 
     logits: Tensor
@@ -31,55 +32,46 @@ class PointNetOutput(NamedTuple):
     feature_transform: Tensor | None
 
 
-class PointNet(nn.Module):
-    """PointNet for classification; ``points (B, N, in_channels) -> logits (B, num_classes)``.
+@register_model(
+    "pointnet_vanilla",
+    tags=("pointnet",),
+    pretrained={"modelnet40": "pointnet_vanilla_modelnet40.safetensors"},
+    transforms=False,
+)
+@register_model("pointnet", tags=("pointnet",))
+class PointNet(PointCloudModel):
+    """PointNet for classification; `points (B, N, in_channels) -> logits (B, num_classes)`.
 
     Source: Qi et al. 2017, "PointNet: Deep Learning on Point Sets for 3D Classification and
     Segmentation", figure 2, section 4.2 and appendix C: shared MLP 64-64, feature T-Net, shared MLP
     64-128-1024, max over the points, fully connected 512-256 with dropout 0.3 (keep ratio 0.7) on
-    the 256, logits. Deviations: no bias in front of a batch norm, which would subtract it
-    again; batch norm's momentum is torch's constant 0.1 where the paper lowers it from 0.5 to
-    0.01 during the training; with more than three channels the input T-Net sees and turns the
-    coordinates alone, and leaves the further features as they are.
+    the 256, logits. Deviations: no bias before a batch norm, which would subtract it again; batch
+    norm's momentum is torch's constant 0.1, and the paper lowers it from 0.5 to 0.01 during the
+    training; with more than three channels the input T-Net sees and turns the coordinates alone,
+    and leaves the further features as they are.
 
     Any number of points is fine, and may differ between calls.
 
-    The options from ``tnet_channels`` on make the networks that other people's code of that name
-    has (:mod:`sharedmlp.models.third_party`).
-
     Args:
-        num_classes: Number of classes.
-        in_channels: 3 for coordinates, more for further features (normals, colours) behind them.
-        backend: ``"linear"``, ``"conv1d"`` or ``"conv2d"``, for every shared MLP.
-        transforms: Whether to have the input and the feature T-Net; ``"input"`` has the first only.
+        num_classes: Number of classes; 0 leaves the head out: the output is the global feature.
+        in_channels: 3 for coordinates, more for further features (normals, colors) after them.
+        backend: `"linear"`, `"conv1d"` or `"conv2d"`, for every shared MLP.
+        transforms: Whether to have the input and the feature T-Net; `"input"` has the first only.
         dropout: Dropout probability on the last hidden layer, or one for each hidden layer.
-        norm: ``"sync_batch"`` shares the statistics among the processes of a distributed training.
-        fused: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`. The shared MLP without a max
-            has "auto" in place of True: there is nothing to fuse in it in evaluation with
-            gradients, or without a norm.
-        search_precision: Of every :class:`~sharedmlp.layers.SharedMLPMaxPool`.
-        local_channels: Widths of the shared MLP in front of the feature T-Net.
-        global_channels: Widths of the shared MLP in front of the max.
+        norm: `"sync_batch"` shares the statistics among the processes of a distributed training.
+        fused: Of every `SharedMLPMaxPool`. The shared MLP without a max has "auto" in place of
+            True: there is nothing to fuse in it in evaluation with gradients, or without a norm.
+        search_precision: Of every `SharedMLPMaxPool`.
+        local_channels: Widths of the shared MLP before the feature T-Net.
+        global_channels: Widths of the shared MLP before the max.
         head_channels: Widths of the hidden fully connected layers.
-        tnet_channels: How many channels of a point the input T-Net sees; it turns the first three.
-        tnet_adds_identity: ``add_identity`` of both :class:`~sharedmlp.layers.TNet`.
-        bias_before_norm: Whether linear maps have a bias in front of a batch norm, too.
-        point_norm: Whether the shared MLPs outside the T-Nets have a norm; the rest always has.
-        activation_before_max: Whether the last shared layer has its activation.
-        dropout_before_norm: Of :class:`~sharedmlp.layers.SharedMLP`, for the head.
-
-    Attributes:
-        architecture: The arguments that decide which network it is, of plain values:
-            ``PointNet(**model.architecture)`` has the same layers on any backend.
-        options: All arguments, of plain values: the architecture, and how it is computed.
-        metadata: What is known of the data it was trained on, of plain values, such as
-            ``class_names`` and ``up_axis``: empty in a new network, kept by the files it is saved
-            in.
 
     Raises:
         ValueError: If an argument, or the shape of an input, is not one of the above, or if a batch
             of one cloud comes in training mode.
     """
+
+    paper_url = "https://arxiv.org/abs/1612.00593"
 
     def __init__(
         self,
@@ -95,29 +87,17 @@ class PointNet(nn.Module):
         local_channels: Sequence[int] = (64, 64),
         global_channels: Sequence[int] = (64, 128, 1024),
         head_channels: Sequence[int] = (512, 256),
-        tnet_channels: int = 3,
-        tnet_adds_identity: bool = False,
-        bias_before_norm: bool = False,
-        point_norm: bool = True,
-        activation_before_max: bool = True,
-        dropout_before_norm: bool = False,
     ) -> None:
-        super().__init__()
-        if num_classes < 1 or in_channels < 3:
+        if num_classes < 0 or in_channels < 3:
             raise ValueError(
-                "expected num_classes >= 1 and in_channels >= 3 (x, y, z and further features), "
-                f"got num_classes={num_classes} and in_channels={in_channels}"
+                "expected num_classes >= 0 (0 for features) and in_channels >= 3 (x, y, z and "
+                f"further features), got num_classes={num_classes} and in_channels={in_channels}"
             )
         if transforms not in (True, False, "input"):
             raise ValueError(f'transforms is True, False or "input", got {transforms!r}')
-        if not 3 <= tnet_channels <= in_channels:
-            raise ValueError(
-                f"tnet_channels is 3 (x, y, z) to in_channels={in_channels}, got {tnet_channels}"
-            )
         if isinstance(dropout, (int, float)):
             dropout = [*[0.0] * (len(head_channels) - 1), dropout]
-        self.in_channels = in_channels
-        self.architecture: dict[str, Any] = {
+        architecture = {
             "num_classes": num_classes,
             "in_channels": in_channels,
             "transforms": transforms,
@@ -125,65 +105,32 @@ class PointNet(nn.Module):
             "local_channels": tuple(local_channels),
             "global_channels": tuple(global_channels),
             "head_channels": tuple(head_channels),
-            "tnet_channels": tnet_channels,
-            "tnet_adds_identity": tnet_adds_identity,
-            "bias_before_norm": bias_before_norm,
-            "point_norm": point_norm,
-            "activation_before_max": activation_before_max,
-            "dropout_before_norm": dropout_before_norm,
         }
-        self.options: dict[str, Any] = {
-            **self.architecture,
+        computation = {
             "backend": backend,
             "norm": norm,
             "fused": fused,
             "search_precision": search_precision,
         }
-        self.metadata: dict[str, Any] = {}
-        bias = True if bias_before_norm else None
-        options: dict[str, Any] = {
-            "backend": backend,
-            "norm": norm,
-            "bias": bias,
-            "fused": fused,
-            "search_precision": search_precision,
-        }
-        tnet_options = {**options, "add_identity": tnet_adds_identity}
-        options["norm"] = norm if point_norm else None
-        width = local_channels[-1]
-        self.input_tnet = TNet(3, in_channels=tnet_channels, **tnet_options) if transforms else None
-        self.local_mlp = SharedMLP(
-            [in_channels, *local_channels],
-            backend=backend,
-            norm=options["norm"],
-            bias=bias,
-            fused=fused and "auto",
-        )
-        self.feature_tnet = TNet(width, **tnet_options) if transforms is True else None
-        last_activation = "relu" if activation_before_max else None
-        self.global_pool = SharedMLPMaxPool(
-            [width, *global_channels],
-            activation=[*["relu"] * (len(global_channels) - 1), last_activation],
-            **options,
-        )
-        # Fully connected over the global feature: its positions are the clouds of the batch.
-        self.head = SharedMLP(
-            [global_channels[-1], *head_channels, num_classes],
-            dropout=[*dropout, 0.0],
-            dropout_before_norm=dropout_before_norm,
-            norm=norm,
-            bias=bias,
-            plain_last=True,
-        )
+        super().__init__(architecture, computation)
+        self.input_tnet = self._make_input_tnet() if transforms else None
+        self.local_mlp = self._make_local_mlp()
+        self.feature_tnet = self._make_tnet(local_channels[-1]) if transforms is True else None
+        self.global_pool = self._make_global_pool()
+        self.head = self._make_head()
 
     def forward(self, points: Tensor) -> Tensor:
-        """Returns the logits ``(B, num_classes)``."""
-        features, _, _ = self._features(points)
-        return self.head(self.global_pool(features))  # type: ignore[no-any-return]
+        """Return the logits `(B, num_classes)`, or the global feature `(B, D)` without a head."""
+        return self.head(self.forward_features(points))  # type: ignore[no-any-return]
+
+    def forward_features(self, points: Tensor) -> Tensor:
+        """Return the global feature `(B, D)`."""
+        features, _, _ = self._local_features(points)
+        return self.global_pool(features)  # type: ignore[no-any-return]
 
     def forward_detailed(self, points: Tensor) -> PointNetOutput:
-        """Returns the logits and what lies behind them, from one pass."""
-        features, input_transform, feature_transform = self._features(points)
+        """Return the logits and the intermediate results of one pass."""
+        features, input_transform, feature_transform = self._local_features(points)
         global_feature, critical_indices = self.global_pool(features, return_indices=True)
         return PointNetOutput(
             logits=self.head(global_feature),
@@ -193,46 +140,94 @@ class PointNet(nn.Module):
             feature_transform=feature_transform,
         )
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Writes the folder that :meth:`from_pretrained` and the Hugging Face Hub read.
+    def extra_loss(self, output: PointNetOutput) -> Tensor | None:
+        """Return the orthogonality penalty of the feature transform; None without a feature T-Net.
 
-        That is ``model.safetensors``, ``config.json`` with the network's ``options`` and
-        ``metadata``, and a model card in ``README.md`` where there is none.
+        Source: Qi et al. 2017, section 4.2, equation 2; there its weight is 0.001.
+        """
+        if output.feature_transform is None:
+            return None
+        return orthogonality_penalty(output.feature_transform)
 
-        Args:
-            save_directory: The folder; made where it is missing.
-            **options: Further arguments of the method of this name of huggingface_hub's
-                ``PyTorchModelHubMixin``, such as ``push_to_hub=True``.
+    def reset_classifier(self, num_classes: int) -> None:
+        """Make a new last layer for another number of classes; the layers before it stay.
+
+        The `class_names` of `metadata`, which name other classes, go. `num_classes=0` takes the
+        whole head away, and from there another number makes a whole new one.
 
         Raises:
-            ImportError: If huggingface_hub is not installed.
+            ValueError: If the number is negative.
         """
-        from sharedmlp.models.hub import as_hub_model
+        if num_classes < 0:
+            raise ValueError(f"expected num_classes >= 0 (0 for features), got {num_classes}")
+        old = self.head
+        self.architecture["num_classes"] = self.options["num_classes"] = num_classes
+        self.metadata.pop("class_names", None)
+        new = self._make_head().to(next(self.parameters())).train(self.training)
+        if isinstance(old, SharedMLP) and isinstance(new, SharedMLP):
+            for number, layer in enumerate(old.layers[:-1]):
+                new.layers[number] = layer
+        self.head = new
 
-        as_hub_model(self).save_pretrained(save_directory, **options)
+    def critical_points(self, output: PointNetOutput) -> Tensor:
+        """Return the distinct points of one cloud that won a channel, `(K,)` int64, ascending.
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> PointNet:
-        """Makes the network that :meth:`save_pretrained` wrote.
-
-        It is in evaluation mode, on the CPU, in torch's default dtype.
-
-        Args:
-            name_or_path: A folder, or the name of a repository on the Hugging Face Hub.
-            **options: Arguments of this class that replace the saved ones, such as
-                ``backend="conv2d"``, and those of the method of this name of huggingface_hub's
-                ``PyTorchModelHubMixin``, such as ``revision``.
-
-        Raises:
-            ImportError: If huggingface_hub is not installed.
-            RuntimeError: If the weights are not those of the network that the config describes.
+        Channels that ReLU makes zero at all points have no winner.
         """
-        from sharedmlp.models.hub import HubPointNet
+        winners: Tensor = torch.unique(output.critical_indices[output.global_feature > 0])
+        return winners
 
-        return HubPointNet.from_pretrained(name_or_path, **options)
+    def point_features(self, points: Tensor, output: PointNetOutput) -> Tensor:
+        """Return what goes into the max, `(M, D)`, under the transforms of a given cloud."""
+        if output.input_transform is not None:
+            points = torch.cat([points[:, :3] @ output.input_transform[0], points[:, 3:]], dim=1)
+        features: Tensor = self.local_mlp(points)
+        if output.feature_transform is not None:
+            features = features @ output.feature_transform[0]
+        # The layers before the max, without it.
+        return SharedMLP.forward(self.global_pool, features)
 
-    def _features(self, points: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Returns the features in front of the last shared MLP and the two transforms."""
+    def _make_input_tnet(self, **options: Any) -> TNet:
+        return self._make_tnet(3, **options)
+
+    def _make_tnet(self, dim: int, **options: Any) -> TNet:
+        return TNet(dim, **{**self._pool_options, **options})
+
+    def _make_local_mlp(self, **options: Any) -> SharedMLP:
+        widths = [self.in_channels, *self.architecture["local_channels"]]
+        fused = self.options["fused"] and "auto"
+        return SharedMLP(widths, **{**self._layer_options, "fused": fused, **options})
+
+    def _make_global_pool(self, **options: Any) -> SharedMLPMaxPool:
+        widths = [self.architecture["local_channels"][-1], *self.architecture["global_channels"]]
+        return SharedMLPMaxPool(widths, **{**self._pool_options, **options})
+
+    def _make_head(self, **options: Any) -> nn.Module:
+        if self.num_classes == 0:
+            return nn.Identity()
+        # Fully connected over the global feature: its positions are the clouds of the batch.
+        return SharedMLP(
+            [
+                self.architecture["global_channels"][-1],
+                *self.architecture["head_channels"],
+                self.num_classes,
+            ],
+            dropout=[*self.architecture["dropout"], 0.0],
+            norm=self.options["norm"],
+            plain_last=True,
+            **options,
+        )
+
+    @property
+    def _layer_options(self) -> dict[str, Any]:
+        return {name: self.options[name] for name in ("backend", "norm", "fused")}
+
+    @property
+    def _pool_options(self) -> dict[str, Any]:
+        return {**self._layer_options, "search_precision": self.options["search_precision"]}
+
+    def _local_features(self, points: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the features before the last shared MLP and the two transforms."""
         self._check_points(points)
         input_transform = feature_transform = None
         if self.input_tnet is not None:
@@ -254,7 +249,8 @@ class PointNet(nn.Module):
             elif points.ndim == 2:
                 hint = "add a batch dimension with points.unsqueeze(0)"
             raise ValueError(f"PointNet expected (B, N, {self.in_channels}), got {shape}: {hint}")
-        if self.training and shape[0] < 2:
+        fully_connected = self.num_classes > 0 or self.input_tnet is not None
+        if self.training and fully_connected and shape[0] < 2:
             raise ValueError(
                 "PointNet in training mode expected at least two clouds, because batch norm in the "
                 f"fully connected head is undefined for one, got {shape}: drop or merge a last "
@@ -263,13 +259,13 @@ class PointNet(nn.Module):
 
 
 def orthogonality_penalty(transform: Tensor) -> Tensor:
-    """How far transforms are from orthogonal: the mean over the batch of ``||I - A A^T||_F^2``.
+    """Return how far transforms are from orthogonal: the mean of `||I - A A^T||_F^2`.
 
     Source: Qi et al. 2017, section 4.2, equation 2; the paper adds it to the loss with weight
     0.001. Deviation: the mean over the batch, where the authors' program takes half the sum.
 
     Args:
-        transform: ``(B, K, K)``.
+        transform: `(B, K, K)`.
 
     Returns:
         A scalar.

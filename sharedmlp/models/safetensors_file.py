@@ -1,4 +1,4 @@
-"""A network as one safetensors file: weights, the options that make the network, and metadata."""
+"""A network as one safetensors file: weights, the name and options of the network, and metadata."""
 
 from __future__ import annotations
 
@@ -8,33 +8,43 @@ from typing import Any
 
 import torch
 
-from sharedmlp.models.pointnet import PointNet
+from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.models.saved import describe_model, described_model, read_metadata
+from sharedmlp.utils.files import atomic_write
+from sharedmlp.utils.optional_imports import require_modules
 
 
-def save_safetensors(model: PointNet, path: Path) -> None:
-    """Writes a network as :func:`load_safetensors` reads it.
+def save_safetensors(model: PointCloudModel, path: Path) -> None:
+    """Write a network as `load_safetensors` reads it.
 
     Raises:
         ImportError: If safetensors is not installed.
+        ValueError: If the network is not registered.
     """
     safetensors = _import_safetensors()
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    described = {"options": json.dumps(model.options), "metadata": json.dumps(model.metadata)}
+    described = {
+        **describe_model(model),
+        "options": json.dumps(model.options),
+        "metadata": json.dumps(model.metadata),
+    }
     # Not save_file, which makes a file that nobody but its owner may read.
-    path.write_bytes(safetensors.torch.save(weights, metadata={"format": "pt", **described}))
+    content = safetensors.torch.save(weights, metadata={"format": "pt", **described})
+    atomic_write(Path(path), content)
 
 
-def load_safetensors(path: str | Path, **options: Any) -> PointNet:
-    """Makes the network that ``sharedmlp export`` wrote as safetensors, in evaluation mode.
+def load_safetensors(path: str | Path, **options: Any) -> PointCloudModel:
+    """Make the network that `sharedmlp export` wrote as safetensors, in evaluation mode.
 
     Args:
         path: The file.
-        **options: Arguments of :class:`~sharedmlp.models.PointNet` that replace the saved ones,
-            such as ``backend="conv2d"``.
+        **options: Arguments of the network's class that replace the saved ones, such as
+            `backend="conv2d"`.
 
     Raises:
         ImportError: If safetensors is not installed.
-        ValueError: If it is no such file, or does not say which network its weights are of.
+        ValueError: If it is not such a file, does not say which network its weights are of, or
+            names one that is not registered.
     """
     safetensors = _import_safetensors()
     try:
@@ -50,18 +60,16 @@ def load_safetensors(path: str | Path, **options: Any) -> PointNet:
                 "into it"
             )
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    known, made = described_model(saved, {**json.loads(saved["options"]), **options})
     with torch.device("meta"):
-        model = PointNet(**{**json.loads(saved["options"]), **options})
+        model = known.builder(**made)
     model.load_state_dict(weights, assign=True)
-    model.metadata = json.loads(saved["metadata"])
+    model.metadata = read_metadata(json.loads(saved["metadata"]))
     return model.eval()
 
 
 def _import_safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError(
-            "safetensors files need safetensors: pip install 'sharedmlp[export]'"
-        ) from error
+    require_modules("safetensors.torch", extra="export", purpose="A safetensors file")
+    import safetensors.torch
+
     return safetensors

@@ -1,7 +1,7 @@
 """From which size on the fused paths are faster than the plain one.
 
 A fused path saves passes over memory and costs calls. The plain path slows down by a factor when
-the tensors between its layers no longer fit what the C library keeps for reuse: from 32 MiB on
+the tensors between its layers no longer fit what the C library keeps for reuse: above 32 MiB
 glibc returns memory to the system at once, and each page of a new tensor is a page fault. Below
 that a fused path gains only in products wide enough to hide its calls. The figures are those of
 `python scripts/benchmark.py --small` (docs/performance.md).
@@ -9,8 +9,7 @@ that a fused path gains only in products wide enough to hide its calls. The figu
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Sequence
 
 import torch
 
@@ -20,7 +19,7 @@ _WIDE = 2**16
 
 
 def fusion_pays(
-    channels: tuple[int, ...],
+    channels: Sequence[int],
     rows: int,
     num_clouds: int | None,
     dtype: torch.dtype,
@@ -41,17 +40,17 @@ def fusion_pays(
     if device.type != "cpu":
         return True
     widest, is_wide = _widths(channels)
-    least = 32
+    size = rows * widest * dtype.itemsize
     if is_wide and num_clouds is not None:
         if not folded:
-            least = 16
-        elif num_clouds > 1:  # one cloud is one job
-            least = 8
-    return rows * widest * dtype.itemsize >= least * MIB
+            return size >= 16 * MIB
+        if num_clouds > 1:  # one cloud is one chunk
+            return size >= 8 * MIB
+    return size > 32 * MIB if folded else size >= 32 * MIB
 
 
 def may_pay(
-    channels: tuple[int, ...],
+    channels: Sequence[int],
     rows: int,
     num_clouds: int | None,
     dtype: torch.dtype,
@@ -63,7 +62,12 @@ def may_pay(
     return rows * widest * dtype.itemsize >= least * MIB or device.type != "cpu"
 
 
-@lru_cache
-def _widths(channels: tuple[int, ...]) -> tuple[int, bool]:
+def _widths(channels: Sequence[int]) -> tuple[int, bool]:
     """Return the widest output, and whether a product hides the calls around it."""
-    return max(channels[1:]), max(c * d for c, d in pairwise(channels)) >= _WIDE
+    widest = largest = 0
+    before = channels[0]
+    for width in channels[1:]:  # without a generator: small inputs wait for this
+        widest = max(widest, width)
+        largest = max(largest, before * width)
+        before = width
+    return widest, largest >= _WIDE

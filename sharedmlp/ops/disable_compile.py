@@ -12,11 +12,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def eagerly(function: Callable[P, R]) -> Callable[P, R]:
-    """Keeps a function out of ``torch.compile``'s graphs.
+def disable_compile(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep a function out of the graphs of `torch.compile`.
 
-    As ``torch.compiler.disable`` does, which as a decorator would import the whole compiler, for a
-    second or more, with the first ``import sharedmlp``.
+    As `torch.compiler.disable` does, which as a decorator would import the whole compiler, for a
+    second or more, with the first `import sharedmlp`.
     """
 
     @wraps(function)

@@ -4,188 +4,138 @@ The `(B, N, D)` activation of the last layer before a max is never made. Batch n
 follow from the mean m and the covariance S of the layer's input: with y = W x + b,
 `mean(y) = W m + b` and `var(y)_d = w_d S w_d^T`. Batch norm and the activation are monotone in each
 channel, so the max moves before them, with the rows of W flipped in sign where batch norm's weight
-is negative; only `(B, D)` winning values go through them. The gradients of all points that did not
-win come from the statistics alone, through m and S (see sharedmlp.ops.cpu.linear_argmax).
+is negative; only the `(B, D)` maxima go through them. The gradients of all other points come from
+the statistics alone, through m and S.
+
+Without gradients and with constant statistics batch norm is an affine map and folds into the
+layer's weight and bias.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.linear_argmax import linear_argmax
-from sharedmlp.ops.cpu.linear_bn_relu import (
-    FoldedLinear,
-    input_moments,
-    linear_bn_relu,
-    linear_bn_relu_moments,
-)
-from sharedmlp.ops.cpu.segments import Segments, segment_linear_argmax
-from sharedmlp.ops.cpu.tiles import sample_rows
-from sharedmlp.ops.gate import autocast_dtype
-from sharedmlp.ops.layer import BatchNorm, PointwiseTensors
-from sharedmlp.ops.statistics import shared_center, shared_means, track
+from sharedmlp.ops.gate import result_dtype_of
+from sharedmlp.ops.interface import FoldedLayer, FoldedLinear, Implementation
+from sharedmlp.ops.layer import PointwiseTensors, fold
+from sharedmlp.ops.plan import Plan
+from sharedmlp.ops.segments import Segments
+from sharedmlp.ops.statistics import BatchStatistics, sample_rows, shared_center
 
 
-class _Statistics:
-    """The batch statistics of a forward pass, and the running ones that they will move.
-
-    Nothing is written before the whole pass is known to be finite: a number that is not is left to
-    the plain layers, which then begin with the running statistics as they were.
-    """
-
-    def __init__(self) -> None:
-        self._moves: list[Callable[[], None]] = []
-        self._checked: list[Tensor] = []
-
-    def of(
-        self,
-        layer: PointwiseTensors,
-        norm: BatchNorm,
-        center: Tensor,
-        moments: tuple[Tensor, Tensor],
-        count: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return variance and mean of `W (x - center)`, both `(D,)`.
-
-        Args:
-            layer: The layer.
-            norm: Its batch norm.
-            center: `(C,)`.
-            moments: The mean `(C,)` and the second moment `(C, C)` of `x - center` over this
-                process's points.
-            count: `(1,)`, how many those are.
-        """
-        mean, second = moments
-        shared, count = shared_means(torch.cat([mean[None], second]), count, norm.group)
-        self._checked.append(shared.detach().sum())
-        mean, second = shared[0], shared[1:]
-        # center is near the mean, so the second term is small and nothing cancels
-        covariance = second - torch.outer(mean, mean)
-        variance = ((layer.weight @ covariance) * layer.weight).sum(1).clamp(min=0)
-        shift = layer.weight @ mean
-        if norm.training and norm.running_mean is not None and norm.running_var is not None:
-            offset = (shift + layer.weight @ center).detach()
-            if layer.bias is not None:
-                offset = offset + layer.bias.detach()
-            move = partial(
-                track,
-                norm.running_mean,
-                norm.running_var,
-                norm.num_batches_tracked,
-                norm.momentum,
-                offset,
-                variance.detach(),
-                count,
-            )
-            self._moves.append(move)
-        if layer.bias is not None:  # subtracted with the mean: its gradient is zero, not None
-            shift = shift - 0.0 * layer.bias
-        return variance, shift
-
-    def check(self, values: Tensor) -> None:
-        """Let values that no statistics cover decide as well."""
-        self._checked.append(values.detach().sum())
-
-    def commit(self) -> bool:
-        """Move the running statistics; False, and nothing moves, if a number is not finite."""
-        if not torch.compiler.is_compiling():  # a graph cannot depend on a value
-            total = torch.stack(self._checked).sum()
-            if not math.isfinite(total.item()):
-                return False
-        for move in self._moves:
-            move()
-        return True
-
-
-def fused_max(
-    layers: Sequence[PointwiseTensors],
+def run_max(
+    plan: Plan,
     clouds: Tensor,
     search_dtype: torch.dtype | None = None,
     segments: Segments | None = None,
-) -> tuple[Tensor, Tensor] | None:
-    """Apply layers and take the max over points; update the running statistics in training.
+) -> tuple[Tensor, Tensor | None] | None:
+    """Apply a plan's layers and take the max over points; update the running statistics.
 
     Source: the class SharedMLPMaxPool names it; the moments are this project's own.
 
     Args:
-        layers: Layers whose plan is "fuse".
+        plan: A plan that is not "plain", made for a max.
         clouds: `(G, N, C)`, in any strides.
-        search_dtype: Precision in which the winners are searched; None means that of the weight.
-            Statistics and winning values always have the weight's.
-        segments: Take the max over each of these of the rows of `(1, M, C)`; the winners are rows.
+        search_dtype: Precision of the products that are compared; None means that of the weight.
+            Statistics and maxima always have the weight's.
+        segments: Take the max over each of these among the rows of `(1, M, C)`; the plan is "fuse".
 
     Returns:
-        The maxima `(G, D)`, in the dtype that an active autocast asks for, and the points that won
-        `(G, D)` int64. None, with nothing changed, if a number in between is not finite: then the
+        The maxima `(G, D)`, in the dtype that an active autocast asks for, and the number of each
+        one's point in its cloud `(G, D)` int64 (of its row, with segments), or None if the plan is
+        "fold". None for both, with nothing changed, if a number in between is not finite: then the
         plain layers are to say what becomes of it.
     """
-    *hidden, last = layers
-    result_dtype = result_dtype_of(last.weight)
+    assert plan.implementation is not None
+    layers, ops = plan.layers, plan.implementation
+    result_dtype = result_dtype_of(layers[-1].weight)
     with torch.autocast(clouds.device.type, enabled=False):
-        clouds = clouds.to(last.weight.dtype)
-        statistics = _Statistics()
-        pooled, indices = _max_before_activation(
-            hidden, last, clouds, search_dtype or last.weight.dtype, segments, statistics
-        )
-        if not statistics.commit():
+        clouds = clouds.to(layers[-1].weight.dtype)
+        if plan.path == "fold":
+            return ops.folded_max(clouds, _folded(layers)).to(result_dtype), None
+        lengths: Sequence[int] = ()
+        if segments is not None:
+            clouds, lengths = segments.sort(clouds[0]), segments.lengths
+        found = _fused_max(ops, layers, clouds, search_dtype, lengths)
+        if found is None:
             return None
-        pooled = last.activation(pooled)
-        # A statistic that is not finite makes all points alike: the first wins.
-        alike = pooled.isnan() if _uses_batch_statistics(last) else torch.zeros_like(pooled).bool()
-        if last.activation.name == "relu":  # so do all points that it switches off
-            alike = alike | (pooled == 0)
-        first = indices.new_zeros(()) if segments is None else segments.first_rows()[:, None]
-        return pooled.to(result_dtype), torch.where(alike, first, indices)
+        pooled, indices = found if segments is None else segments.restore(*found)
+        return pooled.to(result_dtype), indices
 
 
-def fused_mlp(layers: Sequence[PointwiseTensors], rows: Tensor) -> Tensor | None:
-    """Apply hidden layers with batch statistics, `(M, C) -> (M, D)`; None as in `fused_max`."""
+def run_mlp(plan: Plan, rows: Tensor) -> Tensor | None:
+    """Apply a plan's layers, `(M, C) -> (M, D)`; otherwise as `run_max`."""
+    assert plan.implementation is not None
+    layers, ops = plan.layers, plan.implementation
     result_dtype = result_dtype_of(layers[-1].weight)
     with torch.autocast(rows.device.type, enabled=False):
         rows = rows.to(layers[-1].weight.dtype)
-        statistics = _Statistics()
+        if plan.path == "fold":
+            return ops.folded_mlp(rows, _folded(layers)).to(result_dtype)
+        statistics = BatchStatistics()
         clouds = rows[None]
         count = rows.new_full((1,), len(rows))
-        clouds, folded, _ = _fold_hidden(layers, clouds, sample_rows(clouds), count, statistics)
+        sample = sample_rows(clouds)
+        clouds, folded, _ = _fold_hidden(ops, layers, clouds, sample, count, statistics)
         if not statistics.commit():
             return None
-        return linear_bn_relu(clouds[0], folded).to(result_dtype)
+        return ops.linear_bn_relu(clouds[0], folded, None)[0].to(result_dtype)
 
 
-def result_dtype_of(weight: Tensor) -> torch.dtype:
-    """Return the dtype of a layer's output: that of its weight, or of an active autocast."""
-    cast = autocast_dtype(weight) if weight.dtype == torch.float32 else None
-    return cast or weight.dtype
+def _folded(layers: Sequence[PointwiseTensors]) -> list[FoldedLayer]:
+    return [FoldedLayer(*fold(layer), layer.activation) for layer in layers]
 
 
-def _uses_batch_statistics(layer: PointwiseTensors) -> bool:
-    return layer.norm is not None and layer.norm.uses_batch_statistics
+def _fused_max(
+    ops: Implementation,
+    layers: Sequence[PointwiseTensors],
+    clouds: Tensor,
+    search_dtype: torch.dtype | None,
+    lengths: Sequence[int],
+) -> tuple[Tensor, Tensor] | None:
+    *hidden, last = layers
+    statistics = BatchStatistics()
+    pooled, indices = _max_before_activation(
+        ops, hidden, last, clouds, search_dtype or last.weight.dtype, lengths, statistics
+    )
+    if not statistics.commit():
+        return None
+    pooled = last.activation(pooled)
+    # A statistic that is not finite makes all points alike: the first is taken.
+    batch_statistics = last.norm is not None and last.norm.uses_batch_statistics
+    alike = pooled.isnan() if batch_statistics else torch.zeros_like(pooled).bool()
+    if last.activation.name == "relu":  # so are all points that it switches off
+        alike = alike | (pooled == 0)
+    return pooled, torch.where(alike, 0, indices)
 
 
 def _max_before_activation(
+    ops: Implementation,
     hidden: Sequence[PointwiseTensors],
     last: PointwiseTensors,
     clouds: Tensor,
     search_dtype: torch.dtype,
-    segments: Segments | None,
-    statistics: _Statistics,
+    lengths: Sequence[int],
+    statistics: BatchStatistics,
 ) -> tuple[Tensor, Tensor]:
-    """Return what the last activation sees at the winners `(G, D)`, and the winners."""
+    """Return what the last activation sees at the maxima `(G, D)`, and their points."""
     weight, bias, norm = last.weight, last.bias, last.norm
-    find = linear_argmax
-    if segments is not None:
-        find = partial(segment_linear_argmax, segments=segments)
     sign = torch.ones_like(weight[:, 0])
     if norm is not None and norm.weight is not None:
         sign = norm.weight.detach().sign()
     if norm is None or not norm.uses_batch_statistics:
-        origin = torch.zeros_like(weight[0])
-        found = find(clouds, weight, sign, origin, moments=False, search_dtype=search_dtype)
+        found = ops.linear_argmax(
+            clouds,
+            weight,
+            sign,
+            torch.zeros_like(weight[0]),
+            moments=False,
+            search_dtype=search_dtype,
+            lengths=lengths,
+        )
         statistics.check(found.values)
         if norm is None:
             return found.values if bias is None else found.values + bias, found.indices
@@ -198,10 +148,17 @@ def _max_before_activation(
         sample = sample_rows(clouds)
         folded = None
         if hidden:
-            clouds, folded, sample = _fold_hidden(hidden, clouds, sample, count, statistics)
+            clouds, folded, sample = _fold_hidden(ops, hidden, clouds, sample, count, statistics)
         center = shared_center(sample.mean(0), count, norm.group)
-        found = find(
-            clouds, weight, sign, center, moments=True, search_dtype=search_dtype, layer=folded
+        found = ops.linear_argmax(
+            clouds,
+            weight,
+            sign,
+            center,
+            moments=True,
+            search_dtype=search_dtype,
+            layer=folded,
+            lengths=lengths,
         )
         moments = (found.mean, found.second_moment)
         variance, shift = statistics.of(last, norm, center, moments, count)
@@ -213,11 +170,12 @@ def _max_before_activation(
 
 
 def _fold_hidden(
+    ops: Implementation,
     hidden: Sequence[PointwiseTensors],
     clouds: Tensor,
     sample: Tensor,
     count: Tensor,
-    statistics: _Statistics,
+    statistics: BatchStatistics,
 ) -> tuple[Tensor, FoldedLinear, Tensor]:
     """Take clouds and sample up to the last hidden layer, and the sample through that one too.
 
@@ -233,9 +191,9 @@ def _fold_hidden(
         # A constant near the mean of all rows, the same in all processes that share them.
         center = shared_center(sample.mean(0), count, norm.group)
         if folded is None:
-            mean, second = input_moments(rows, center)
+            mean, second = ops.moments(rows, center)
         else:
-            rows, mean, second = linear_bn_relu_moments(rows, folded, center)
+            rows, mean, second = ops.linear_bn_relu(rows, folded, center)
         variance, shift = statistics.of(layer, norm, center, (mean, second), count)
         scale = torch.rsqrt(variance + norm.eps)
         if norm.weight is None or norm.bias is None:

@@ -60,8 +60,16 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(x.device.type)
 
 
+def result_dtype_of(weight: Tensor) -> torch.dtype:
+    """Return the dtype of a layer's output: that of its weight, or of an active autocast."""
+    cast = autocast_dtype(weight) if weight.dtype == torch.float32 else None
+    return cast or weight.dtype
+
+
 def watcher_reason() -> str | None:
     """Say who watches the operations of this thread; None if nobody does."""
+    if torch.compiler.is_compiling() and not torch_internals.COMPILER_FOLLOWS_PLAN:
+        return "torch.compile, before torch 2.12, compiles the plain operations"
     if torch.compiler.is_exporting():
         return "torch.export records the plain operations"
     if torch.compiler.is_compiling():  # what follows is not for the compiler, nor under it

@@ -26,9 +26,9 @@ from torch import Tensor
 from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
 from sharedmlp.ops.cpu.pair_rows import pair_rows
 from sharedmlp.ops.cpu.scaled_activation import scaled_activation
-from sharedmlp.ops.fused import result_dtype_of
+from sharedmlp.ops.gate import result_dtype_of
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
-from sharedmlp.ops.statistics import shared_center, shared_means, track
+from sharedmlp.ops.statistics import shared_center, shared_means, update_running
 
 
 class PairTensors(NamedTuple):
@@ -212,9 +212,10 @@ class _Ends(NamedTuple):
     def normalize(
         self, norm: BatchNorm, sign: Tensor, mean: Tensor, second_moment: Tensor, count: int
     ) -> tuple[Tensor, Tensor] | None:
-        """Return scale and shift `(D,)` of batch norm for `a_j + b_i`, and track the statistics.
+        """Return scale and shift `(D,)` of batch norm for `a_j + b_i`.
 
-        Returns None, and tracks nothing, if a number is not finite.
+        Updates the running statistics. Returns None, with nothing changed, if a number is not
+        finite.
         """
         bias = self.pairs.layer.bias
         moments, total = shared_means(
@@ -227,7 +228,7 @@ class _Ends(NamedTuple):
         if not _is_finite(mean + variance + (0.0 if bias is None else bias)):
             return None
         if norm.training and norm.running_mean is not None and norm.running_var is not None:
-            track(
+            update_running(
                 norm.running_mean,
                 norm.running_var,
                 norm.num_batches_tracked,

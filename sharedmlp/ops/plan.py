@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from sharedmlp.ops.cost import fusion_pays
+from sharedmlp.ops.implementations import choose
+from sharedmlp.ops.interface import Implementation, Workload
 from sharedmlp.ops.layer import PointwiseTensors
 
 
@@ -19,11 +21,13 @@ class Plan(NamedTuple):
             or with the max. "plain": one operation after another.
         layers: The layers that run so, the last ones; those before them run plainly.
         reasons: Why it is "plain", in words; empty if it only does not pay.
+        implementation: What runs them; None if it is "plain".
     """
 
     path: Literal["fold", "fuse", "plain"]
     layers: tuple[PointwiseTensors, ...] = ()
     reasons: tuple[str, ...] = ()
+    implementation: Implementation | None = None
 
 
 PLAIN = Plan("plain")
@@ -45,26 +49,30 @@ def make_plan(
         rows: How many points there are in all.
         num_clouds: Over how many clouds the max is taken; None if none is.
         needs_indices: Whether somebody asks which points won.
-        search_dtype: As in `fused_max`.
+        search_dtype: As in `run_max`.
         must: Whether to choose a path that does not pay, too.
     """
     *hidden, last = layers
+    path: Literal["fold", "fuse"] = "fuse"
+    reasons: list[str] = []
+    candidates = [layers]
     free = not torch.is_grad_enabled() and not needs_indices and search_dtype is None
     if free and all(map(can_fold, layers)) and (num_clouds is None or last.activation.is_monotone):
-        pays = must or _pays(layers, rows, num_clouds, folded=True)
-        return Plan("fold", tuple(layers)) if pays else PLAIN
-    if num_clouds is None:
+        path = "fold"
+    elif num_clouds is None:
         reasons = [reason for layer in layers for reason in hidden_reasons(layer)]
-        if last.weight.device.type != "cpu":
-            reasons.append("it is not on a CPU")
     else:
         reasons = max_reasons(last)
-        if not _uses_batch_statistics(last) or not all(map(can_fuse_hidden, hidden)):
-            layers = [last]
+        whole = hidden and _uses_batch_statistics(last) and not any(map(hidden_reasons, hidden))
+        candidates = [layers, [last]] if whole else [[last]]
     if reasons:
         return Plan("plain", (), tuple(dict.fromkeys(reasons)))
-    pays = must or _pays(layers, rows, num_clouds, folded=False)
-    return Plan("fuse", tuple(layers)) if pays else PLAIN
+    for some in candidates:
+        implementation, reasons = choose(Workload(path, some, rows, num_clouds))
+        if implementation is not None:
+            pays = must or _pays(some, rows, num_clouds, folded=path == "fold")
+            return Plan(path, tuple(some), (), implementation) if pays else PLAIN
+    return Plan("plain", (), tuple(reasons))
 
 
 def _pays(
@@ -117,11 +125,6 @@ def hidden_reasons(layer: PointwiseTensors) -> list[str]:
     if layer.weight.dtype not in (torch.float32, torch.float64):
         reasons.append("its weight is neither float32 nor float64")
     return reasons
-
-
-def can_fuse_hidden(layer: PointwiseTensors) -> bool:
-    """Whether a layer can run in tiles before another one in training, where it is now."""
-    return layer.weight.device.type == "cpu" and not hidden_reasons(layer)
 
 
 def can_fold(layer: PointwiseTensors) -> bool:

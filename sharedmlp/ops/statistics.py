@@ -1,11 +1,18 @@
-"""Batch norm's statistics: shared by processes, and the running ones moved by a batch."""
+"""Batch norm's statistics: from the input's moments, shared by processes, and the running ones."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+from sharedmlp.ops.layer import BatchNorm, PointwiseTensors
+
+_SAMPLE = 1024
 
 
 @torch.no_grad()
@@ -46,7 +53,7 @@ class _Sum(torch.autograd.Function):
 
 
 @torch.no_grad()
-def track(
+def update_running(
     running_mean: Tensor,
     running_var: Tensor,
     num_batches_tracked: Tensor | None,
@@ -55,7 +62,7 @@ def track(
     variance: Tensor,
     count: Tensor,
 ) -> None:
-    """Move the running statistics towards those of a batch, as `nn.BatchNorm1d` does.
+    """Move the running statistics toward those of a batch, as `nn.BatchNorm1d` does.
 
     Args:
         running_mean: `(D,)`, written to.
@@ -76,3 +83,86 @@ def track(
     # As torch's own kernel, this moves statistics that autograd has saved for another call.
     running_mean.data.lerp_(mean.to(running_mean.dtype), factor)
     running_var.data.lerp_(unbiased.to(running_var.dtype), factor)
+
+
+class BatchStatistics:
+    """The batch statistics of a forward pass, and the running ones that they will update.
+
+    Nothing is written before the whole pass is known to be finite: a number that is not is left to
+    the plain layers, which then begin with the running statistics as they were.
+    """
+
+    def __init__(self) -> None:
+        self._updates: list[Callable[[], None]] = []
+        self._checked: list[Tensor] = []
+
+    def of(
+        self,
+        layer: PointwiseTensors,
+        norm: BatchNorm,
+        center: Tensor,
+        moments: tuple[Tensor, Tensor],
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return variance and mean of `W (x - center)`, both `(D,)`.
+
+        Args:
+            layer: The layer.
+            norm: Its batch norm.
+            center: `(C,)`.
+            moments: The mean `(C,)` and the second moment `(C, C)` of `x - center` over this
+                process's points.
+            count: `(1,)`, how many those are.
+        """
+        mean, second = moments
+        shared, count = shared_means(torch.cat([mean[None], second]), count, norm.group)
+        self._checked.append(shared.detach().sum())
+        mean, second = shared[0], shared[1:]
+        # center is near the mean, so the second term is small and nothing cancels
+        covariance = second - torch.outer(mean, mean)
+        variance = ((layer.weight @ covariance) * layer.weight).sum(1).clamp(min=0)
+        shift = layer.weight @ mean
+        if norm.training and norm.running_mean is not None and norm.running_var is not None:
+            offset = (shift + layer.weight @ center).detach()
+            if layer.bias is not None:
+                offset = offset + layer.bias.detach()
+            update = partial(
+                update_running,
+                norm.running_mean,
+                norm.running_var,
+                norm.num_batches_tracked,
+                norm.momentum,
+                offset,
+                variance.detach(),
+                count,
+            )
+            self._updates.append(update)
+        if layer.bias is not None:  # subtracted with the mean: its gradient is zero, not None
+            shift = shift - 0.0 * layer.bias
+        return variance, shift
+
+    def check(self, values: Tensor) -> None:
+        """Let values that no statistics cover decide as well whether all is finite."""
+        self._checked.append(values.detach().sum())
+
+    def commit(self) -> bool:
+        """Update the running statistics; False, and none is, if a number is not finite."""
+        if not torch.compiler.is_compiling():  # a graph cannot depend on a value
+            total = torch.stack(self._checked).sum()
+            if not math.isfinite(total.item()):
+                return False
+        for update in self._updates:
+            update()
+        return True
+
+
+def sample_rows(clouds: Tensor) -> Tensor:
+    """Return about a thousand of the M rows of `clouds (G, N, C)`, without their gradients.
+
+    They are evenly spaced. Their mean m' is near enough to the mean m for moments around m' to
+    keep their digits: whatever the rows are, k of them have `(m' - m)^2 <= M / k * variance`.
+    """
+    num_clouds, num_points, _ = clouds.shape
+    count = num_clouds * num_points
+    numbers = torch.arange(0, count, max(1, count // _SAMPLE), device=clouds.device)
+    return clouds.detach()[numbers // num_points, numbers % num_points]

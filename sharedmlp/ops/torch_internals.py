@@ -1,4 +1,4 @@
-"""What the fused paths ask torch that it tells only in private. Tested with torch 2.7 to 2.13."""
+"""What the fused paths ask torch that it tells only in private. Tested with torch 2.9 to 2.13."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as module_globals
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.torch_version import TorchVersion
+
+# The compiler of torch 2.11 and older takes the fields of a plan for tensors.
+COMPILER_FOLLOWS_PLAN = TorchVersion(torch.__version__) >= "2.12"
 
 _HOOKS = (
     "_forward_hooks",

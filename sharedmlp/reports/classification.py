@@ -1,4 +1,4 @@
-"""What a test and a prediction leave behind: tables for people and for programs."""
+"""The results of a test of a classifier as tables, for people and for programs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from sharedmlp.train.metrics import accuracies
-from sharedmlp.utils.files import write_whole
+from sharedmlp.reports.accuracies import accuracies
+from sharedmlp.utils.files import atomic_write
 
 
 class ClassResult(NamedTuple):
     """A line of the table of a test.
 
     Attributes:
-        name: Of the class, or of the accuracy over all classes.
-        clouds: How many there were.
-        accuracy: Share of them that was classified correctly, None without any; of ``mean class
-            accuracy`` the mean over the classes that have clouds.
+        name: The name of the class, or of the accuracy over all classes.
+        clouds: The number of its clouds.
+        accuracy: The share of them that was classified correctly, None without any; for "mean class
+            accuracy" the mean over the classes that have clouds.
         confused_with: The class that most of the others were taken for, the first of equals; None
-            where there is no such cloud.
-        confused: How many were taken for it.
+            if none was misclassified.
+        confused: The number of clouds that were taken for it.
     """
 
     name: str
@@ -36,11 +36,11 @@ class ClassResult(NamedTuple):
 
 
 def summarize(confusion: Tensor, class_names: Sequence[str]) -> list[ClassResult]:
-    """Reads the results by class off a confusion matrix, then mean class and overall accuracy.
+    """Return the results by class from a confusion matrix, then mean class and overall accuracy.
 
     Args:
-        confusion: ``(num_classes, num_classes)`` counts, a row a true class.
-        class_names: Names of the classes, in the order of the rows.
+        confusion: Counts (num_classes, num_classes), a row a true class.
+        class_names: The names of the classes, in the order of the rows.
     """
     result = accuracies(confusion)
     wrong = confusion.clone().fill_diagonal_(0)
@@ -65,11 +65,11 @@ def summarize(confusion: Tensor, class_names: Sequence[str]) -> list[ClassResult
 
 
 def format_table(confusion: Tensor, class_names: Sequence[str]) -> str:
-    """Lays out :func:`summarize` as lines of text.
+    """Return the result of `summarize` as lines of text.
 
     Args:
-        confusion: ``(num_classes, num_classes)`` counts, a row a true class.
-        class_names: Names of the classes, in the order of the rows.
+        confusion: Counts (num_classes, num_classes), a row a true class.
+        class_names: The names of the classes, in the order of the rows.
     """
     results = summarize(confusion, class_names)
     width = max(len(result.name) for result in results)
@@ -88,13 +88,13 @@ def format_table(confusion: Tensor, class_names: Sequence[str]) -> str:
 def write_test_metrics(
     path: str | Path, confusion: Tensor, class_names: Sequence[str], checkpoint: str | None
 ) -> None:
-    """Writes the result of a test as JSON: accuracies, confusion matrix, which checkpoint it was.
+    """Write the result of a test as JSON: accuracies, confusion matrix, the checkpoint.
 
     Args:
         path: The file to write or replace.
-        confusion: ``(num_classes, num_classes)`` counts, a row a true class.
-        class_names: Names of the classes, in the order of the rows.
-        checkpoint: Path of the tested checkpoint.
+        confusion: Counts (num_classes, num_classes), a row a true class.
+        class_names: The names of the classes, in the order of the rows.
+        checkpoint: The path of the tested checkpoint.
     """
     result = accuracies(confusion)
     report: dict[str, Any] = {
@@ -109,19 +109,19 @@ def write_test_metrics(
 
 
 def write_test_table(path: str | Path, confusion: Tensor, class_names: Sequence[str]) -> None:
-    """Writes :func:`summarize` as CSV, a line a class, then mean class and overall accuracy.
+    """Write the result of `summarize` as CSV: a line a class, then both accuracies.
 
     Args:
         path: The file to write or replace.
-        confusion: ``(num_classes, num_classes)`` counts, a row a true class.
-        class_names: Names of the classes, in the order of the rows.
+        confusion: Counts (num_classes, num_classes), a row a true class.
+        class_names: The names of the classes, in the order of the rows.
     """
     header = ["class", "clouds", "accuracy", "most_confused_with", "confused_clouds"]
     _write_csv(Path(path), header, summarize(confusion, class_names))
 
 
 def _number(value: Tensor) -> float | None:
-    """Returns a scalar, or None for NaN, which JSON does not know."""
+    """Return a scalar, or None for NaN, which JSON does not have."""
     return None if value.isnan() else float(value)
 
 
@@ -133,5 +133,5 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    write_whole(path, text.encode())
+    """Write or replace a text file in one step."""
+    atomic_write(path, text.encode())

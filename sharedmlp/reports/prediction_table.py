@@ -1,45 +1,44 @@
-"""Predictions as CSV, row by row: what breaks off after hours is gone on with, not begun again."""
+"""Predictions as CSV, row by row, so that an interrupted run is resumed and not repeated."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pytorch_lightning as pl
 from torch import Tensor
+
+from sharedmlp.utils.files import atomic_path
 
 Cells = list[str]
 
 
 class PredictionTableError(ValueError):
-    """A table of predictions cannot be gone on with."""
+    """Raised when a table of predictions cannot be continued."""
 
 
 class PredictionTable:
-    """A CSV file that appears when all of its rows are there, and the rows until then.
+    """A CSV file that appears when it is complete, and its rows so far until then.
 
-    ``<path>.part`` takes each row as soon as it is known: a line of JSON, behind one that says what
-    the rows depend on. A table that finds such a file goes on behind its last whole line. Nothing
-    is kept in memory.
+    `<path>.part` takes each row as soon as it is known: a line of JSON, after a first line that
+    says what the rows depend on. A table that finds such a file continues after its last complete
+    line. Nothing is kept in memory.
 
     Args:
         path: The CSV file to write or replace.
-        columns: Its header; the first column is the name.
-        names: What the rows are about, in their order.
+        columns: The header; the first column is the name.
+        names: The names of the rows, in their order.
         source: What else the rows depend on, as plain values.
 
     Attributes:
-        done: How many rows there are.
+        done: The number of rows so far.
 
     Raises:
-        PredictionTableError: If the rows that are there depend on something else, or another
-            process is at them.
+        PredictionTableError: If the rows so far depend on something else, or another process is
+            writing them.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class PredictionTable:
         try:
             _lock(self._file, self.part)
             self.done, end = self._check()
-            self._file.truncate(end)  # without the line that was being written
+            self._file.truncate(end)  # without the incomplete line
         except BaseException:
             self._file.close()
             raise
@@ -67,51 +66,46 @@ class PredictionTable:
             self._write(self.source)
 
     def append(self, answer: Cells | str) -> None:
-        """Adds the next row.
+        """Add the next row.
 
         Args:
-            answer: The cells behind the name; or why there are none, which goes into no CSV file
-                but is returned in the end.
+            answer: The cells after the name; or why there are none, which is not written to the CSV
+                file but returned by `finish`.
         """
         self._write([str(self.names[self.done]), answer])
         self.done += 1
 
     def finish(self) -> list[str]:
-        """Puts the CSV file in its place, unless no row has cells.
+        """Write the CSV file, unless no row has cells, and remove the rows so far.
 
         Returns:
-            The reasons for the rows that have none.
+            The reasons for the rows that have no cells.
         """
-        failures: list[str] = []
-        partial = self.path.with_name(self.path.name + ".partial")
-        # As they came from the file system, where names need be no text.
-        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns)
-            for name, answer in self._rows():
-                if isinstance(answer, str):
-                    failures.append(answer)
-                else:
-                    writer.writerow([name, *answer])
-            file.flush()
-            os.fsync(file.fileno())
+        failures = [answer for _, answer in self._rows() if isinstance(answer, str)]
         if len(failures) < self.done:
-            os.replace(partial, self.path)  # noqa: PTH105
-        else:
-            partial.unlink()
+            with (
+                atomic_path(self.path) as partial,
+                # As they came from the file system, where names need be no text.
+                partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            ):
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self.columns)
+                for name, answer in self._rows():
+                    if not isinstance(answer, str):
+                        writer.writerow([name, *answer])
         self.part.unlink()
         self._file.close()
         return failures
 
     def close(self) -> None:
-        """Leaves the rows where they are, for another table, unless there are none."""
+        """Keep the rows so far for another table, unless there are none."""
         if not self._file.closed:
             self._file.close()
             if self.done == 0:
                 self.part.unlink()
 
     def exit_interrupted(self, how: str) -> NoReturn:
-        """Ends the process as a user's interrupt does, with the words for how to go on."""
+        """End the process as after Ctrl-C, with how to continue."""
         count = f"{self.done} of {len(self.names)} rows are in {self.part}"
         print(f"\ninterrupted; {count}: {how}", file=sys.stderr)
         sys.exit(130)
@@ -122,7 +116,7 @@ class PredictionTable:
         self._file.flush()
 
     def _lines(self) -> Iterator[tuple[bytes, Any]]:
-        """The whole lines, and what they say."""
+        """Yield the complete lines and their values."""
         self._file.seek(0)
         for number, line in enumerate(self._file):
             if not line.endswith(b"\n"):
@@ -131,13 +125,13 @@ class PredictionTable:
                 value = json.loads(line)
             except ValueError:
                 value = None
-            # What the rows depend on, then rows.
+            # First what the rows depend on, then rows.
             if not isinstance(value, dict if number == 0 else list):
                 raise self._refuse(f"line {number + 1} is damaged")
             yield line, value
 
     def _check(self) -> tuple[int, int]:
-        """Counts the rows that are there and the bytes of their lines."""
+        """Return the number of rows so far and of the bytes of their lines."""
         rows = end = 0
         others: list[str] = []
         for number, (line, value) in enumerate(self._lines()):
@@ -165,83 +159,24 @@ class PredictionTable:
 
     def _refuse(self, why: str) -> PredictionTableError:
         return PredictionTableError(
-            f"{self.part} is the beginning of other predictions ({why}): delete it to begin anew, "
+            f"{self.part} is the beginning of other predictions ({why}): delete it to start again, "
             "or name another --output"
         )
 
 
-class PredictionWriter(pl.Callback):
-    """Writes what a network says of each cloud of the test split when it says it.
-
-    Args:
-        path: The CSV file, of a :class:`PredictionTable`.
-        source: What the rows depend on beside the names of the clouds and of the classes.
-    """
-
-    def __init__(self, path: Path, source: Mapping[str, Any]) -> None:
-        self.path = path
-        self.source = source
-        self.table: PredictionTable | None = None
-
-    def __enter__(self) -> PredictionWriter:
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the table where one was opened."""
-        if self.table:
-            self.table.close()
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Opens the table and leaves out the clouds that it has."""
-        dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]
-        columns = ["cloud", "label", *answer_columns(_class_names(pl_module))]
-        self.table = PredictionTable(self.path, columns, dataset.pool.names, self.source)
-        dataset.indices = dataset.indices[self.table.done :]
-
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Adds the rows of a batch."""
-        assert self.table is not None
-        class_names = _class_names(pl_module)
-        labels, probabilities = outputs["label"].tolist(), outputs["probabilities"].cpu()
-        for label, answer in zip(labels, probabilities, strict=True):
-            self.table.append([class_names[label], *answer_cells(answer, class_names)])
-
-
 def answer_columns(class_names: Sequence[str]) -> list[str]:
-    """Returns the header of what :func:`answer_cells` returns."""
+    """Return the header of what `answer_cells` returns."""
     return ["prediction", *(f"p({name})" for name in class_names)]
 
 
 def answer_cells(probabilities: Tensor, class_names: Sequence[str]) -> Cells:
-    """Returns the most probable class, and all probabilities in the order of the classes."""
+    """Return the most probable class, and all probabilities in the order of the classes."""
     shares = [f"{value:.6f}" for value in probabilities.tolist()]
     return [class_names[int(probabilities.argmax())], *shares]
 
 
-def fingerprint(path: str | Path) -> str:
-    """Returns the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _class_names(module: pl.LightningModule) -> list[str]:
-    return module.class_names  # type: ignore[return-value]
-
-
 def _lock(file: Any, part: Path) -> None:
-    """Holds a file until it is closed, where the system knows how."""
+    """Lock a file until it is closed, if the system can."""
     try:
         import fcntl
     except ImportError:  # Windows

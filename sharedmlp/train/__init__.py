@@ -1,24 +1,24 @@
-"""Training on PointCloudDatasets with Lightning: the task, the data modules, the epoch log."""
+"""Training on `PointCloudDataset` with Lightning: tasks, data modules and callbacks."""
 
-from sharedmlp.inference.checkpoint import load_trained
 from sharedmlp.train.callbacks.epoch_log import EpochLog
 from sharedmlp.train.callbacks.stop_on_signal import Interrupted, StopOnSignal
-from sharedmlp.train.checkpoint_io import WholeCheckpointIO
+from sharedmlp.train.checkpoint_io import AtomicCheckpointIO
 from sharedmlp.train.datamodules.base import PointCloudDataModule
 from sharedmlp.train.datamodules.meshes import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
-from sharedmlp.train.datamodules.modelnet40_normals import NormalResampledDataModule
+from sharedmlp.train.datamodules.modelnet40_normals import ModelNet40NormalsDataModule
+from sharedmlp.train.tasks.base import BaseTask
 from sharedmlp.train.tasks.classification import ClassificationTask
 
 __all__ = [
+    "AtomicCheckpointIO",
+    "BaseTask",
     "ClassificationTask",
     "EpochLog",
     "HDF5DataModule",
     "Interrupted",
     "MeshTreeDataModule",
-    "NormalResampledDataModule",
+    "ModelNet40NormalsDataModule",
     "PointCloudDataModule",
     "ShapesDataModule",
     "StopOnSignal",
-    "WholeCheckpointIO",
-    "load_trained",
 ]

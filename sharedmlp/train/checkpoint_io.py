@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all."""
+"""Checkpoints that are complete or absent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from sharedmlp.utils.files import write_whole
+from sharedmlp.utils.files import atomic_write
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way to write checkpoints, made safe against kills, full disks and power cuts.
 
-    Lightning itself writes a file in the system's temporary folder and moves it. Where that is
-    another file system, the move is a copy onto the checkpoint before, and an interrupted one
+    Lightning itself writes a file in the system's temporary folder and moves it. If that is on
+    another file system, the move is a copy onto the previous checkpoint, and an interrupted one
     leaves neither; and nothing is synced to disk.
     """
 
@@ -26,10 +26,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any | None = None,
     ) -> None:
-        """Writes a checkpoint, or replaces it in one step.
+        """Write a checkpoint, or replace it in one step.
 
         Raises:
-            OSError: If it cannot be written; the one before is still there.
+            OSError: If it cannot be written; the previous one is still there.
         """
         if "://" in str(path):  # no local file
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -37,10 +37,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         try:
-            write_whole(Path(path), content.getvalue())
+            atomic_write(Path(path), content.getvalue())
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{error.strerror}; what was there before is still whole: see to it and go on from "
-                "the last checkpoint (--ckpt_path)",
+                f"{error.strerror}; what was there before is still complete: free the disk and "
+                "resume from the last checkpoint (--ckpt_path)",
             ) from error

@@ -14,17 +14,17 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adamw": AdamW, "adam": Adam,
 def make_optimizer(
     model: nn.Module, name: str, learning_rate: float, weight_decay: float, momentum: float
 ) -> Optimizer:
-    """Makes an optimizer that decays the weights but neither biases nor norms.
+    """Make an optimizer that decays the weights but neither biases nor norms.
 
     Args:
-        model: Whose parameters to optimize.
-        name: One of ``OPTIMIZERS``.
-        learning_rate: Of the first step.
-        weight_decay: Of the weights; decoupled with ``adamw``, else added to the gradient.
-        momentum: Of ``sgd``; the others do without.
+        model: The module whose parameters to optimize.
+        name: One of `OPTIMIZERS`.
+        learning_rate: The learning rate of the first step.
+        weight_decay: The decay of the weights; decoupled with "adamw", else added to the gradient.
+        momentum: The momentum of "sgd"; the others ignore it.
 
     Raises:
-        ValueError: If there is no optimizer of this name.
+        ValueError: If no optimizer has this name.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}: choose one of {', '.join(OPTIMIZERS)}")

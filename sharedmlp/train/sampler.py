@@ -10,28 +10,29 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from sharedmlp.data import DataError, PointCloudDataset, identity_collate
 from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
-from sharedmlp.utils.seeds import derive_seed, run_seed
+from sharedmlp.train.lightning_internals import run_seed
+from sharedmlp.utils.seeds import derive_seed
 
 
 class EpochSampler(DistributedSampler[int]):
-    """Shuffles by (seed of the run, epoch) alone, and tells the dataset the epoch.
+    """Shuffle by (seed of the run, epoch) alone, and tell the dataset the epoch.
 
     So the clouds of an epoch, their order and the points drawn of them are the same whether the
-    epoch is reached in one go or by resuming. It is a ``DistributedSampler`` also for one process,
-    because that is the sampler whose epoch Lightning sets and which it leaves in place.
+    epoch is reached without interruption or by resuming. It is a `DistributedSampler` also for one
+    process, because that is the sampler whose epoch Lightning sets and which it leaves in place.
 
     A last batch of one cloud is undefined for the batch norm in a classification head; that one
     cloud, another in every epoch, is left out. A last batch of two or more is trained on.
 
     Args:
-        dataset: What to sample from.
-        batch_size: Clouds in a batch of one process, at least 2.
-        num_replicas: Number of processes.
-        rank: Number of this process.
-        epoch: The epoch that comes first.
+        dataset: The clouds to sample from.
+        batch_size: The number of clouds in a batch of one process, at least 2.
+        num_replicas: The number of processes.
+        rank: The number of this process.
+        epoch: The first epoch.
 
     Raises:
-        DataError: If there are not two clouds for a batch.
+        DataError: If a batch cannot have two clouds.
     """
 
     def __init__(
@@ -62,35 +63,35 @@ class EpochSampler(DistributedSampler[int]):
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration, and the dataset's draws, those of this epoch."""
+        """Make the next iteration, and the dataset's draws, those of this epoch."""
         super().set_epoch(epoch)
         self.clouds.set_epoch(epoch)
 
     def skip(self, clouds: int) -> None:
-        """Leaves out the first clouds of the next iteration, which were seen before."""
+        """Leave out the first clouds of the next iteration, which were seen before."""
         self._skipped = clouds
 
     def __iter__(self) -> Iterator[int]:
-        """Yields the positions of one epoch, less those to be skipped."""
+        """Yield the positions of one epoch, without those to be skipped."""
         first, self._skipped = self._skipped, 0
         return islice(super().__iter__(), first, self.kept)
 
     def __len__(self) -> int:
-        """Returns the number of clouds of one epoch."""
+        """Return the number of clouds of one epoch."""
         return self.kept
 
 
 def shard_batch_size(num_clouds: int, batch_size: int, num_replicas: int) -> int:
-    """Returns the batch size by which all processes have equally many batches.
+    """Return the batch size by which all processes have equally many batches.
 
-    Where each cloud goes to one process, some processes have one cloud more. Were that a batch of
+    If each cloud goes to one process, some processes have one cloud more. If that were a batch of
     its own, they would wait in it for the others, which have none left: a validation during
     training exchanges buffers at every batch.
 
     Args:
-        num_clouds: Clouds of all processes.
-        batch_size: Clouds in a batch of one process, where nothing speaks against it.
-        num_replicas: Number of processes.
+        num_clouds: The number of clouds of all processes.
+        batch_size: The wanted number of clouds in a batch of one process.
+        num_replicas: The number of processes.
 
     Raises:
         DataError: If there are fewer clouds than processes.
@@ -103,22 +104,22 @@ def shard_batch_size(num_clouds: int, batch_size: int, num_replicas: int) -> int
             f"{num_clouds} clouds to evaluate are too few for {num_replicas} processes: each needs "
             "one; take fewer processes (--trainer.devices), or bring more clouds"
         )
-    # The one cloud more makes a batch only where the others fill theirs.
+    # The one cloud more makes a batch only if the others fill theirs.
     sizes: list[int] = [*range(batch_size, 1, -1), *range(batch_size + 1, fewest + 2)]
     return next(size for size in sizes if fewest % size)
 
 
 class ResumableLoader(DataLoader[dict[str, Tensor]]):
-    """Loads the batches of an epoch, after an interruption those that are left of it.
+    """Load the batches of an epoch, after an interruption those that are left of it.
 
     The trainer keeps the state of a loader that has one in its checkpoints.
 
     Args:
         sampler: The order of the clouds.
-        batch_size: Clouds in a batch.
-        num_workers: Processes that load.
-        trained_batches: Says how many batches of the epoch have been trained on. The loader itself
-            is ahead of that, because batches are fetched in advance.
+        batch_size: The number of clouds in a batch.
+        num_workers: The number of processes that load.
+        trained_batches: Returns how many batches of the epoch have been trained on. The loader
+            itself is ahead of that, because batches are fetched in advance.
     """
 
     def __init__(
@@ -141,10 +142,10 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         self._trained_batches = trained_batches
 
     def state_dict(self) -> dict[str, int]:
-        """Returns how far the epoch is."""
+        """Return how many batches of the epoch have been trained on."""
         return {"batches": self._trained_batches()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Goes on behind the batches that were trained on; after a whole epoch, with the next."""
+        """Continue after the batches that were trained on; after a whole epoch, with the next."""
         assert self.batch_size is not None
         self._sampler.skip(state_dict["batches"] % len(self) * self.batch_size)

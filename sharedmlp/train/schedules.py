@@ -12,10 +12,10 @@ _HALVING_EPOCHS = 20
 
 
 class Steps(NamedTuple):
-    """How many steps of the optimizer a training has.
+    """The number of steps of the optimizer in a training.
 
     Attributes:
-        total: In all; infinite where nothing limits them.
+        total: In the whole training; infinite if nothing limits them.
         epoch: In an epoch; likewise.
     """
 
@@ -24,19 +24,19 @@ class Steps(NamedTuple):
 
 
 def learning_rate_factor(schedule: str, step: int, steps: Steps, warmup: float) -> float:
-    """Returns what the learning rate is multiplied by.
+    """Return the factor of the learning rate at a step.
 
-    Source: ``step`` is of Qi et al. 2017, "PointNet", supplementary, section C: halved every 20
-    epochs. ``cosine`` is of Loshchilov and Hutter 2017, "SGDR", without restarts.
+    Source: "step" is of Qi et al. 2017, "PointNet", supplementary, section C: halved every 20
+    epochs. "cosine" is of Loshchilov and Hutter 2017, "SGDR", without restarts.
 
     Args:
-        schedule: ``constant``, ``cosine`` or ``step``.
-        step: Steps that have been taken.
-        steps: How many there are.
-        warmup: Share of the steps in which it rises linearly to the schedule's own beginning.
+        schedule: "constant", "cosine" or "step".
+        step: The number of steps that have been taken.
+        steps: The number of steps in the training.
+        warmup: The share of the steps in which the factor rises linearly to the schedule's start.
 
     Raises:
-        ValueError: If there is no schedule of this name.
+        ValueError: If no schedule has this name.
     """
     rising = warmup * steps.total if warmup else 0.0
     if step < rising:
@@ -52,17 +52,17 @@ def learning_rate_factor(schedule: str, step: int, steps: Steps, warmup: float) 
 
 
 def norm_momentum(epoch: int) -> float:
-    """Returns batch norm's momentum in an epoch of the ``step`` schedule.
+    """Return batch norm's momentum in an epoch of the "step" schedule.
 
     Source: Qi et al. 2017, supplementary, section C: "the decay rate of batch normalization starts
-    with 0.5 and is gradually increased to 0.99"; the momentum is one less the decay rate. The paper
-    does not say how gradually: here, as the learning rate is lowered.
+    with 0.5 and is gradually increased to 0.99"; the momentum is one minus the decay rate. The
+    paper does not say how gradually: here, whenever the learning rate is halved.
     """
     return max(0.01, 0.5 * 0.5 ** (epoch // _HALVING_EPOCHS))
 
 
 def set_norm_momentum(model: nn.Module, momentum: float) -> None:
-    """Sets the momentum of every batch norm in a model."""
+    """Set the momentum of every batch norm in a model."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = momentum

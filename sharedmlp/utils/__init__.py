@@ -1,1 +1,1 @@
-"""What more than one part of this package needs and no library has: files, seeds."""
+"""What more than one part of this package needs: files, seeds, cores, optional imports."""

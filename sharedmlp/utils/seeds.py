@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 
 import numpy as np
 
 
-def run_seed() -> int:
-    """Returns the seed of the run: what ``seed_everything`` was called with, 0 without a call.
-
-    Lightning keeps it in an environment variable, which its own samplers read too and the
-    processes that it starts inherit.
-    """
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-
 def derive_seed(*parts: int) -> int:
-    """Returns one well mixed seed in [0, 2**63) for some non-negative numbers, order mattering.
+    """Return one well mixed seed in [0, 2**63) for some non-negative numbers, order mattering.
 
-    Neighbouring seeds and epochs added up would give one run's epoch 1 to another's epoch 0.
+    Neighboring seeds and epochs added up would give one run's epoch 1 to another's epoch 0.
     """
     # With their number, because a SeedSequence takes no notice of trailing zeros.
     sequence = np.random.SeedSequence([len(parts), *parts])
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator_for_name(seed: int, name: str) -> np.random.Generator:
+    """Return the random numbers of one named item, whichever process draws them and in what order.
+
+    Args:
+        seed: Any integer.
+        name: The name of the item, such as a file's path below its root.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))

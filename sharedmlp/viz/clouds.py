@@ -21,13 +21,13 @@ def plot_clouds(
     columns: int = 4,
     up_axis: str = "z",
 ) -> Figure:
-    """Draws clouds side by side, in one scale around the origin, coloured by height.
+    """Draw clouds side by side, in one scale around the origin, colored by height.
 
     Args:
-        clouds: ``(N, 3 or more)`` each, of any N; x, y, z first.
+        clouds: `(N, 3 or more)` each, of any N; x, y, z first.
         titles: What stands above each of them.
         columns: Panels in a row.
-        up_axis: The axis of the clouds that points up: ``"x"``, ``"y"`` or ``"z"``.
+        up_axis: The axis of the clouds that points up: `"x"`, `"y"` or `"z"`.
 
     Raises:
         ValueError: If there is no cloud, not one title a cloud, or a cloud or an axis is
@@ -60,10 +60,10 @@ def plot_clouds(
 def check_panels(
     clouds: Sequence[ArrayLike], titles: Sequence[str], up_axis: str
 ) -> list[NDArray[np.float64]]:
-    """Returns the coordinates of clouds as they are drawn: z up, the farthest point at distance 1.
+    """Return the coordinates of clouds as they are drawn: z up, the farthest point at distance 1.
 
     Raises:
-        ValueError: As :func:`plot_clouds`.
+        ValueError: As `plot_clouds`.
     """
     if not clouds or len(clouds) != len(titles):
         raise ValueError(

@@ -1,14 +1,13 @@
-"""Which points of a cloud a PointNet looks at, and which points it would not have noticed."""
+"""Which points of a cloud a network looks at, and which points it would not have noticed."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sharedmlp.layers import SharedMLP
-from sharedmlp.models import PointNet, PointNetOutput
+from sharedmlp.models import MaxPooledModel, PointCloudModel
 
 # Points that pass through the network at once: 32 MiB of 1024 channels in float32.
 _CHUNK = 8192
@@ -20,10 +19,10 @@ class CriticalSets(NamedTuple):
     """The two sets between which a network cannot tell clouds apart.
 
     Attributes:
-        critical: ``(K, 3)``, the points of the cloud that won a channel of the max, in the order of
+        critical: `(K, 3)`, the points of the cloud that won a channel of the max, in the order of
             the cloud; at most as many as the global feature has channels. Channels that ReLU makes
             zero at all points have no winner.
-        upper_bound: ``(M, 3)``, the points of a grid that win none.
+        upper_bound: `(M, 3)`, the points of a grid that win none.
     """
 
     critical: Tensor
@@ -31,8 +30,10 @@ class CriticalSets(NamedTuple):
 
 
 @torch.no_grad()
-def find_critical_sets(model: PointNet, points: Tensor, resolution: int = 64) -> CriticalSets:
-    """Finds the critical points of a cloud and its upper-bound shape.
+def find_critical_sets(
+    model: PointCloudModel, points: Tensor, resolution: int = 64
+) -> CriticalSets:
+    """Find the critical points of a cloud and its upper-bound shape.
 
     Every cloud that contains the critical points and lies within the upper-bound shape has the same
     global feature, and so the same logits.
@@ -40,18 +41,20 @@ def find_critical_sets(model: PointNet, points: Tensor, resolution: int = 64) ->
     Source: Qi et al. 2017, "PointNet", section 4.3, theorem 2, and section 5.3, figure 7: the
     upper-bound shape is all points of a cube of edge length 2 whose features nowhere exceed the
     global feature. Of a network with T-Nets, the grid is turned as the cloud itself is, by the
-    transforms that the T-Nets predict for the cloud: the theorem then holds for the layers behind
+    transforms that the T-Nets predict for the cloud: the theorem then holds for the layers after
     them. Deviation: the cube is as large as the cloud, edge length 2 for clouds in the unit sphere.
 
-    Time grows with the cube of ``resolution``; memory does not, but for the points that are found.
+    Time grows with the cube of `resolution`; memory does not, but for the points that are found.
 
     Args:
-        model: A network of coordinates alone, in evaluation mode.
-        points: ``(N, 3)``, prepared as the network's training data was.
+        model: A network of coordinates alone whose global feature is one max over the points
+            (`MaxPooledModel`), such as `PointNet`, in evaluation mode.
+        points: `(N, 3)`, prepared as the network's training data was.
         resolution: Points of the grid along each edge of the cube.
 
     Raises:
-        ValueError: If the network takes more than coordinates, or is in training mode.
+        ValueError: If the network takes more than coordinates, is in training mode, or has no such
+            max.
     """
     if model.in_channels != 3 or model.training:
         raise ValueError(
@@ -59,7 +62,12 @@ def find_critical_sets(model: PointNet, points: Tensor, resolution: int = 64) ->
             f"evaluation mode, got in_channels={model.in_channels} and "
             f"training={model.training}: call eval(), or train on coordinates alone"
         )
-    output = model.forward_detailed(points[None])
+    if not isinstance(model, MaxPooledModel):
+        raise ValueError(
+            f"a {type(model).__name__} has no critical points: expected a network whose global "
+            "feature is one max over the points, with the methods of MaxPooledModel"
+        )
+    output: Any = model.forward_detailed(points[None])
     limit = output.global_feature + _ROUNDING * output.global_feature.abs().max()
     radius = points.norm(dim=1).max()
     edge = torch.linspace(-1.0, 1.0, resolution, dtype=points.dtype, device=points.device) * radius
@@ -68,20 +76,6 @@ def find_critical_sets(model: PointNet, points: Tensor, resolution: int = 64) ->
     for x in edge:
         for part in torch.split(layer, _CHUNK):
             grid = torch.cat([x.expand(len(part), 1), part], dim=1)
-            inside = (_point_features(model, grid, output) <= limit).all(dim=1)
+            inside = (model.point_features(grid, output) <= limit).all(dim=1)
             found.append(grid[inside])
-    winners = output.critical_indices
-    if model.architecture["activation_before_max"]:
-        winners = winners[output.global_feature > 0]
-    return CriticalSets(points[torch.unique(winners)], torch.cat(found))
-
-
-def _point_features(model: PointNet, points: Tensor, output: PointNetOutput) -> Tensor:
-    """Returns what goes into the max, ``(N, D)``, under the transforms of a given cloud."""
-    if output.input_transform is not None:
-        points = points @ output.input_transform[0]
-    features: Tensor = model.local_mlp(points)
-    if output.feature_transform is not None:
-        features = features @ output.feature_transform[0]
-    # The layers in front of the max, without it.
-    return SharedMLP.forward(model.global_pool, features)
+    return CriticalSets(points[model.critical_points(output)], torch.cat(found))

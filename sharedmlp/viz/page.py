@@ -19,20 +19,20 @@ def clouds_page(
     columns: int = 4,
     up_axis: str = "z",
 ) -> str:
-    """Lays out the panels of :func:`plot_clouds` as an HTML page; dragging turns all of them.
+    """Lay out the panels of `plot_clouds` as an HTML page; dragging turns all of them.
 
     The page is one file and loads nothing. Its script draws into plain canvases: a library for
     charts would put 4 to 5 MB of its own into every page, and browsers keep no more than 8 to 16
     panels of WebGL.
 
     Args:
-        clouds: ``(N, 3 or more)`` each, of any N; x, y, z first; they are kept to 16 bits.
+        clouds: `(N, 3 or more)` each, of any N; x, y, z first; they are kept to 16 bits.
         titles: What stands above each of them.
-        columns: Panels in a row, where there is room for them.
+        columns: Panels in a row, if there is room for them.
         up_axis: The axis of the clouds that points up.
 
     Raises:
-        ValueError: As :func:`plot_clouds`.
+        ValueError: As `plot_clouds`.
     """
     panels = [
         {

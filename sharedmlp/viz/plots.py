@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from sharedmlp.utils.files import atomic_path
+
 
 def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
-    """Draws a confusion matrix, coloured by the share of each true class.
+    """Draw a confusion matrix, colored by the share of each true class.
 
     Args:
-        confusion: ``(num_classes, num_classes)`` counts, a row a true class, a column a predicted
+        confusion: `(num_classes, num_classes)` counts, a row a true class, a column a predicted
             one.
         class_names: Names of the classes, in the order of the rows.
 
@@ -61,7 +62,7 @@ def plot_benchmark(results: Mapping[str, Any]) -> Figure:
     memory it took. Fused networks have a color of their own and bold names.
 
     Args:
-        results: Of :func:`sharedmlp.benchmark.run_benchmark`.
+        results: Of `sharedmlp.benchmark.run_benchmark`.
     """
     sizes = results["sizes"]
     bars = max(len(size["variants"]) for size in sizes)
@@ -107,10 +108,10 @@ def _draw_bars(axes: Axes, entries: Sequence[Mapping[str, Any]], mode: str) -> N
 
 
 def plot_runs(runs: Mapping[str, Sequence[ArrayLike]], label: str) -> Figure:
-    """Draws what training runs measured after each epoch, a colour a group of runs.
+    """Draw what training runs measured after each epoch, a color a group of runs.
 
     Args:
-        runs: Of each group, the values of each of its runs, ``(epochs,)``.
+        runs: Of each group, the values of each of its runs, `(epochs,)`.
         label: What the values are.
     """
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -133,14 +134,11 @@ def plot_runs(runs: Mapping[str, Sequence[ArrayLike]], label: str) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as a PNG file, whole or not at all.
+    """Write a figure as a PNG file, whole or not at all.
 
     Args:
         figure: What to write.
         path: The file to write or replace.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=150)
-    os.replace(partial, path)  # noqa: PTH105
+    with atomic_path(Path(path)) as partial:
+        figure.savefig(partial, format="png", dpi=150)

@@ -12,9 +12,9 @@ import torch
 from matplotlib.image import imread
 
 from sharedmlp.__main__ import main
+from sharedmlp.inference.checkpoint import load_trained
 from sharedmlp.inference.predict import predict_files
 from sharedmlp.models import PointNet, create_model
-from sharedmlp.train import load_trained
 from sharedmlp.viz import find_critical_sets
 from tests.data.io.meshes import TETRAHEDRON, TWO_TRIANGLES
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 def inside(trained, tmp_path, monkeypatch):
     """A folder with the checkpoint, the exported file, and a folder with two meshes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharedmlp.cli.show.find_critical_sets", coarse_sets)
+    monkeypatch.setattr("sharedmlp.viz.find_critical_sets", coarse_sets)
     for suffix in (".ckpt", ".safetensors"):
         shutil.copy(trained.with_suffix(suffix), tmp_path)
     (tmp_path / "meshes" / "deeper").mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_coordinates_that_stay_as_they_are_are_mentioned(inside, capsys):
 def test_show_draws_clouds_and_their_critical_sets(inside, capsys, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "sharedmlp.cli.show.clouds_page",
+        "sharedmlp.viz.clouds_page",
         lambda clouds, titles, **options: drawn.append((clouds, titles, options)) or "page",
     )
     points = np.random.default_rng(0).normal(size=(16, 3))
@@ -210,7 +210,7 @@ def test_what_cannot_be_shown_is_said(inside, capsys, arguments, message):
 @pytest.mark.parametrize("option", ["--config", "--data", "--data.root", "--trainer.devices"])
 def test_predict_on_data_is_lightnings(option, monkeypatch):
     seen = []
-    monkeypatch.setattr("sharedmlp.cli.lightning._run_lightning", seen.append)
+    monkeypatch.setattr("sharedmlp.cli.lightning.run", seen.append)
     for arguments in (["predict", "--ckpt_path", "a", option, "b"], ["predict", f"{option}=b"]):
         main(arguments)
         assert seen.pop() == arguments

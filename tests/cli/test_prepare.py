@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sharedmlp.cli.lightning import main
+from sharedmlp.__main__ import main
 from sharedmlp.data import MODELNETS, TERMS
 from sharedmlp.train import MeshTreeDataModule
 from tests.data.tiny_modelnet import ZIP, describe, written

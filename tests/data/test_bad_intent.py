@@ -23,13 +23,13 @@ import trimesh
 from sharedmlp.data import (
     MeshReadError,
     prepare_mesh_tree,
-    prepare_resampled,
+    prepare_modelnet40_normals,
     read_cloud,
     read_hdf5,
     read_mesh,
 )
 
-from .meshes import TETRAHEDRON, write
+from .io.meshes import TETRAHEDRON, write
 from .test_hdf5 import DATA, LABEL, h5py, write_file, write_set
 
 GB = 1 << 30
@@ -112,8 +112,8 @@ MESHES = {
     "absolute": ("a.gltf", gltf(buffers=[{**BUFFER, "uri": "/etc/passwd"}]), "no file in its"),
     "a link": ("a.gltf", gltf(buffers=[{**BUFFER, "uri": "link.bin"}]), "no file in its folder"),
     "the web": ("a.gltf", gltf(buffers=[{**BUFFER, "uri": "http://localhost/x"}]), "no file in"),
-    "another encoding": ("a.gltf", gltf().encode("utf-16"), "trimesh cannot read it"),
-    "depth": ("a.gltf", "[" * 100_000, "trimesh cannot read it"),
+    "another encoding": ("a.gltf", gltf().encode("utf-16"), "cannot be parsed as .gltf"),
+    "depth": ("a.gltf", "[" * 100_000, "cannot be parsed as .gltf"),
     "entities": ("a.dae", LAUGHS, "expected one of .*converted"),
     "an outside entity": ("a.dae", OUTSIDE, "expected one of"),
     "entities in xaml": ("a.xaml", LAUGHS, "expected one of"),
@@ -141,8 +141,8 @@ MESHES = {
     "obj index": ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 4000000000\n", "out of bounds"),
     "off": ("a.off", "OFF\n1000000000000 1000000000000 0\n0 0 0\n", "promises 1000000000000"),
     "text": ("a.txt", b"\0" * 1000, "no array of numbers"),
-    "an npy that is an npz": ("a.npy", bomb("a.npy"), "dtype <U1"),
-    "an npy of ones": ("a.npy", "\x93NUMPY\1\0\xff\xff{", "allow_pickle"),
+    "an npy that is an npz": ("a.npy", bomb("a.npy"), "the magic string is not correct"),
+    "an npy of ones": ("a.npy", b"\x93NUMPY\1\0\xff\xff{", "EOF: reading array header"),
 }
 
 
@@ -241,7 +241,7 @@ def test_a_pickle_is_not_unpickled(tmp_path, suffix):
     with pytest.raises(MeshReadError):
         read_cloud(tmp_path / f"a{suffix}", 8, seed=0)
     np.save(tmp_path / "b.npy", np.array([Bomb(tmp_path / "ran")], dtype=object))
-    with pytest.raises(MeshReadError, match="Python objects in dtype"):
+    with pytest.raises(MeshReadError, match="got dtype object"):
         read_cloud(tmp_path / "b.npy", 8, seed=0)
     assert not (tmp_path / "ran").exists()
 
@@ -374,4 +374,4 @@ def test_lists_of_resampled_clouds_lead_nowhere_else(tmp_path, name):
     (root / "modelnet40_shape_names.txt").write_text(f"{name}\n")
     (root / "modelnet40_train.txt").write_text(f"{name}_1\n")
     with pytest.raises((ValueError, FileNotFoundError), match=r"belongs to no class|missing"):
-        prepare_resampled(root, "train", pool_size=2, progress=False)
+        prepare_modelnet40_normals(root, "train", pool_size=2, progress=False)

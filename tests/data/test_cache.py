@@ -20,7 +20,7 @@ import pytest
 
 from sharedmlp.data import cache, mesh_tree, prepare_mesh_tree
 
-from .meshes import write_tree
+from .io.meshes import write_tree
 
 
 def prepare(root, **options):

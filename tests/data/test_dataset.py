@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from sharedmlp.data import PointCloudDataset, PointPool, identity_collate
+from sharedmlp.data import PointCloudDataset, PointCloudStore, identity_collate
 
 N, P, C = 7, 50, 3
 
@@ -16,7 +16,7 @@ def pool():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(N, P, C)).astype(np.float32)
     labels = np.array([0, 1, 2, 0, 1, 2, 0])
-    return PointPool(points, labels, tuple(f"cloud{i}" for i in range(N)), ("a", "b", "c"))
+    return PointCloudStore(points, labels, tuple(f"cloud{i}" for i in range(N)), ("a", "b", "c"))
 
 
 def rows_of(cloud: torch.Tensor, source: np.ndarray) -> list[int]:
@@ -134,7 +134,7 @@ def test_workers_that_live_on_see_the_epoch(pool, method):
 
 def test_a_mapped_pool_travels_by_name(pool, tmp_path):
     np.save(tmp_path / "points.npy", pool.points)
-    mapped = PointPool(
+    mapped = PointCloudStore(
         np.load(tmp_path / "points.npy", mmap_mode="r"), pool.labels, pool.names, pool.class_names
     )
     sent = bytes(ForkingPickler.dumps(mapped))
@@ -152,7 +152,9 @@ def test_a_part_of_a_mapped_pool_travels_as_it_is(pool, tmp_path):
     np.save(tmp_path / "points.npy", pool.points)
     mapped = np.load(tmp_path / "points.npy", mmap_mode="r")
     for part in (mapped[::-1], mapped[1:], mapped[:1]):
-        sent = PointPool(part, np.zeros(len(part), dtype=np.int64), ("x",) * len(part), ("a",))
+        sent = PointCloudStore(
+            part, np.zeros(len(part), dtype=np.int64), ("x",) * len(part), ("a",)
+        )
         received = ForkingPickler.loads(ForkingPickler.dumps(sent))
         np.testing.assert_array_equal(received.points, part)
 
@@ -190,6 +192,6 @@ def test_a_pool_that_does_not_fit_together_is_refused(changes, message):
         "names": ("x", "y"),
         "class_names": ("a", "b"),
     }
-    PointPool(**good)
+    PointCloudStore(**good)
     with pytest.raises(ValueError, match=message):
-        PointPool(**good | changes)
+        PointCloudStore(**good | changes)

@@ -21,7 +21,7 @@ from sharedmlp.data import (
     read_mesh,
 )
 
-from .meshes import TETRAHEDRON, write_tree
+from .io.meshes import TETRAHEDRON, write_tree
 
 
 def prepare(root, split="train", **options):
@@ -115,7 +115,7 @@ def test_processes_do_not_change_the_clouds(tmp_path):
     np.testing.assert_array_equal(alone.points, together.points)
 
 
-def test_a_cloud_does_not_depend_on_its_neighbours(tree):
+def test_a_cloud_does_not_depend_on_its_neighbors(tree):
     before = dict(zip((pool := prepare(tree)).names, pool.points, strict=True))
     (tree / "a" / "train" / "a_0000.off").unlink()
     after = prepare(tree)

@@ -16,7 +16,7 @@ import pytest
 from sharedmlp.data import DownloadError, fetch_modelnet, modelnet, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, unpack
 
-from .meshes import TETRAHEDRON
+from .io.meshes import TETRAHEDRON
 from .tiny_modelnet import COUNTS, JUNK, TREE, ZIP, describe, fetch, make_zip, written
 
 pytest.importorskip("requests", reason="needs the extra download")

@@ -7,15 +7,15 @@ import pytest
 from sharedmlp.data import (
     MeshReadError,
     MeshTreeError,
-    is_resampled,
+    is_modelnet40_normals,
+    modelnet40_normals,
     normalize_points,
-    prepare_resampled,
-    read_resampled_class_names,
-    resampled,
+    prepare_modelnet40_normals,
+    read_modelnet40_normals_class_names,
 )
-from sharedmlp.data.modelnet40_normals import read_resampled_cloud
+from sharedmlp.data.modelnet40_normals import read_cloud_with_normals
 
-from .meshes import write
+from .io.meshes import write
 
 CLASSES = ("night_stand", "bathtub")  # not sorted: the order of the file counts
 POINTS = 50
@@ -49,7 +49,7 @@ def make_cloud(label, number, num_points=POINTS):
 
 def prepare(root, split="train", **options):
     defaults = {"pool_size": POINTS, "num_workers": 0, "progress": False}
-    return prepare_resampled(root, split, **defaults | options)
+    return prepare_modelnet40_normals(root, split, **defaults | options)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def root(tmp_path):
 def test_a_split_becomes_a_memory_mapped_pool(root):
     pool = prepare(root, normals=True)
     assert pool.points.shape == (6, POINTS, 6)
-    assert pool.class_names == CLASSES == read_resampled_class_names(root)
+    assert pool.class_names == CLASSES == read_modelnet40_normals_class_names(root)
     assert pool.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert pool.names[0] == "night_stand/night_stand_0001.txt"
     assert isinstance(pool.points, np.memmap)
@@ -81,7 +81,7 @@ def test_the_part_that_is_modelnet10(root):
     assert set(pool.labels) == {0}
 
 
-def test_a_smaller_pool_is_a_subset_of_the_normalised_cloud(root):
+def test_a_smaller_pool_is_a_subset_of_the_normalized_cloud(root):
     whole, part = prepare(root, normals=True), prepare(root, normals=True, pool_size=20)
     again = prepare(root, normals=True, pool_size=20, cache_dir=root / "again")
     other = prepare(root, normals=True, pool_size=20, seed=1)
@@ -108,7 +108,7 @@ def test_it_is_parsed_once(root, monkeypatch):
     def read(path):
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(resampled, "read_resampled_cloud", read)
+    monkeypatch.setattr(modelnet40_normals, "read_cloud_with_normals", read)
     np.testing.assert_array_equal(prepare(root).points, first.points)
 
 
@@ -167,7 +167,7 @@ BAD = {
 @pytest.mark.parametrize("case", GOOD)
 def test_text_that_has_to_be_read(case, tmp_path):
     content, points = GOOD[case]
-    values = read_resampled_cloud(write(tmp_path / "cloud.txt", content))
+    values = read_cloud_with_normals(write(tmp_path / "cloud.txt", content))
     assert values[:, :3].tolist() == points
 
 
@@ -175,13 +175,13 @@ def test_text_that_has_to_be_read(case, tmp_path):
 def test_text_that_has_to_be_refused(case, tmp_path):
     content, reason = BAD[case]
     with pytest.raises(MeshReadError) as caught:
-        read_resampled_cloud(write(tmp_path / "cloud.txt", content))
+        read_cloud_with_normals(write(tmp_path / "cloud.txt", content))
     assert caught.value.reason == reason
 
 
 def test_a_file_that_cannot_be_opened(tmp_path):
     with pytest.raises(MeshReadError, match="cannot be opened"):
-        read_resampled_cloud(tmp_path / "none.txt")
+        read_cloud_with_normals(tmp_path / "none.txt")
 
 
 def test_bad_clouds_are_left_out_and_named(root):
@@ -199,8 +199,8 @@ def test_bad_clouds_are_left_out_and_named(root):
 
 
 def test_lists_that_do_not_fit(root, tmp_path):
-    assert is_resampled(root)
-    assert not is_resampled(tmp_path)
+    assert is_modelnet40_normals(root)
+    assert not is_modelnet40_normals(tmp_path)
     listing = root / "modelnet40_train.txt"
     clouds = listing.read_text()
     listing.write_text(f"{clouds}\nbathtub_0099\nbathtub_0098\n")

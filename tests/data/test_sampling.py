@@ -4,7 +4,7 @@ import trimesh
 
 from sharedmlp.data import are_normalized, normalize_points, read_mesh, sample_points
 
-from .meshes import TWO_TRIANGLES
+from .io.meshes import TWO_TRIANGLES
 
 
 @pytest.fixture

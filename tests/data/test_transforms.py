@@ -5,8 +5,8 @@ import torch
 
 from sharedmlp.data import (
     Compose,
+    RandomFlip,
     RandomJitter,
-    RandomMirror,
     RandomPointDropout,
     RandomRotation,
     RandomScale,
@@ -17,7 +17,7 @@ ALL = {
     "rotation": RandomRotation(),
     "jitter": RandomJitter(),
     "scale": RandomScale(),
-    "mirror": RandomMirror(),
+    "mirror": RandomFlip(),
     "translation": RandomTranslation(),
     "dropout": RandomPointDropout(),
     "compose": Compose([RandomRotation(), RandomJitter()]),
@@ -119,7 +119,7 @@ def test_mirror_changes_the_sign_of_one_axis_in_half_of_the_clouds(axis, column)
     points = clouds(7).repeat(100, 1, 1)
     mirrored = points.clone()
     mirrored[..., [column, 3 + column]] *= -1
-    result = RandomMirror(axis)(points, generator())
+    result = RandomFlip(axis)(points, generator())
     is_mirrored = (result == mirrored).all(-1).all(-1)
     assert torch.equal(result[~is_mirrored], points[~is_mirrored])
     assert is_mirrored.double().mean() == pytest.approx(0.5, abs=0.1)
@@ -159,7 +159,7 @@ def test_compose_applies_in_order():
     "make",
     [
         lambda: RandomRotation("up"),
-        lambda: RandomMirror("left"),
+        lambda: RandomFlip("left"),
         lambda: RandomJitter(std=-1),
         lambda: RandomJitter(clip=float("nan")),
         lambda: RandomScale(0, 1),

@@ -10,7 +10,7 @@ from sharedmlp.data import fetch_modelnet
 from sharedmlp.data.download import RemoteFile
 from sharedmlp.data.modelnet import ModelNet
 
-from .meshes import TETRAHEDRON
+from .io.meshes import TETRAHEDRON
 
 TREE = [
     f"Tiny/{name}/{split}/{name}_{number:04d}.off"

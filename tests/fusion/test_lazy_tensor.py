@@ -2,7 +2,7 @@ import weakref
 
 import torch
 
-from sharedmlp.fusion.lazy_tensor import Deferred, Pending, pending_of, read
+from sharedmlp.fusion.lazy_tensor import LazyTensor, LazyValue, lazy_value_of, read
 from tests.fusion.compare import cloud
 
 
@@ -14,8 +14,8 @@ def test_a_value_is_computed_once_and_what_it_came_from_is_let_go():
         return x * 2
 
     x = cloud(2, 3)
-    first = Pending(double, x, x.shape)
-    second = Pending(lambda x: x + 1, first, x.shape)
+    first = LazyValue(double, x, x.shape)
+    second = LazyValue(lambda x: x + 1, first, x.shape)
     gone = weakref.ref(first)
     del first
     assert torch.equal(second.read("a test"), x * 2 + 1)
@@ -26,12 +26,12 @@ def test_a_value_is_computed_once_and_what_it_came_from_is_let_go():
 
 def test_a_deferred_tensor_is_its_value_wherever_it_goes():
     x = cloud(2, 3).requires_grad_()
-    y = Deferred.of(Pending(lambda x: x * 2, x, x.shape))
-    assert pending_of(y) is not None
+    y = LazyTensor.of(LazyValue(lambda x: x * 2, x, x.shape))
+    assert lazy_value_of(y) is not None
     assert (y.shape, y.dtype, y.requires_grad) == (x.shape, x.dtype, True)
-    assert pending_of(y) is not None
+    assert lazy_value_of(y) is not None
     assert torch.equal(torch.stack([y, y])[1], x * 2)
-    assert pending_of(y) is None
+    assert lazy_value_of(y) is None
     assert type(y + 1) is type(read(y, "a test")) is torch.Tensor
     assert repr(y) == repr(x * 2)
     assert y.numel() == len(y.tolist()) * 3

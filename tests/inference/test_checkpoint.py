@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from sharedmlp.data import normalize_points
-from sharedmlp.train import load_trained
+from sharedmlp.inference.checkpoint import load_trained
 from tests.tolerances import assert_close
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
 
 
 class NormalizedDataModule(ArrayDataModule):
-    """The same clouds, centred and scaled."""
+    """The same clouds, centered and scaled."""
 
     def open_split(self, split):
         pool = super().open_split(split)
@@ -38,7 +38,7 @@ def test_the_network_comes_back_ready_to_use_on_any_backend(tmp_path):
         "class_names": list(CLASSES),
         "num_points": 11,
         "up_axis": "y",
-        "centre": "mean",
+        "center": "mean",
         "scale": "unit sphere",
     }
     points = torch.randn(2, 7, 3)
@@ -52,7 +52,7 @@ def test_the_network_comes_back_ready_to_use_on_any_backend(tmp_path):
 
 def test_what_was_not_seen_is_not_claimed(tmp_path):
     path = tmp_path / "a.ckpt"
-    fit(path, ArrayDataModule())  # neither centred nor scaled
+    fit(path, ArrayDataModule())  # neither centered nor scaled
     metadata = load_trained(path).metadata
     assert metadata == {"class_names": list(CLASSES), "num_points": 16, "up_axis": "z"}
     checkpoint = torch.load(path, weights_only=True)  # noqa: TID251 - plain values

@@ -11,7 +11,7 @@ METADATA = {
     "class_names": ["a", "b", "c"],
     "num_points": 40,
     "up_axis": "z",
-    "centre": "mean",
+    "center": "mean",
     "scale": "unit sphere",
 }
 

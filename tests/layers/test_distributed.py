@@ -91,7 +91,7 @@ def work_on_both_sides_of_the_limit(rank, folder):
         pool = make(backend, "sync_batch", "auto")
         rows = clouds()[SHARES[rank]]
         alone = cost.fusion_pays(
-            [3, 5, 9], rows.shape[0] * 11, len(rows), rows.dtype, rows.device, folded=False
+            (3, 5, 9), rows.shape[0] * 11, len(rows), rows.dtype, rows.device, folded=False
         )
         assert alone == (rank == 0)
         y, gradient = run(pool, rows, direction()[SHARES[rank]])

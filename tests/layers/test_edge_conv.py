@@ -1,15 +1,13 @@
 """Edge convolution against the plain formula on the edges, in every backend and on both paths."""
 
 import copy
-import sys
-import types
 
 import pytest
 import torch
 from torch import nn
 
+from sharedmlp import EdgeConv
 from sharedmlp.convert import convert_backend
-from sharedmlp.layers.edge_conv import EdgeConv
 from tests.covering import pairwise
 from tests.formula import Formula, compare_parameters, randomize, scale_of
 from tests.tolerances import assert_close
@@ -154,30 +152,29 @@ def test_the_default_activation_is_that_of_dgcnn():
     assert layer.pool.layers[0].linear.weight.shape == (64, 6)
 
 
-@pytest.fixture
-def search(monkeypatch):
-    """Stand in for the search, and record what it is asked."""
-    calls = []
-
-    def k_nearest(points, k):
-        calls.append((points, k))
-        return torch.cdist(points, points).topk(k, largest=False).indices
-
-    module = types.ModuleType("sharedmlp.neighbors")
-    module.k_nearest = k_nearest
-    monkeypatch.setitem(sys.modules, "sharedmlp.neighbors", module)
-    return calls
-
-
 @pytest.mark.parametrize(("where", "width"), [("features", 5), ("coordinates", 3)])
-def test_neighbors_are_found(where, width, search):
-    x = inputs()[0].requires_grad_()
+def test_neighbors_are_found(where, width):
+    x = inputs()[0]
+    leaf = x.clone().requires_grad_()
     layer = make(k=4, neighbors_in=where)
-    y = layer(x)
-    ((points, k),) = search
-    assert (points.shape[-1], k, points.requires_grad) == (width, 4, False)
-    found = torch.cdist(points, points).topk(k, largest=False).indices
-    assert torch.equal(y, layer(x, found))
+    y = layer(leaf)
+    points = x[..., :width]
+    distances = (points[:, :, None] - points[:, None]).square().sum(-1)
+    found = distances.sort(-1).indices[..., :4]
+    plain = x.clone().requires_grad_()
+    want = layer(plain, found)
+    assert torch.equal(y, want)
+    for output, tensor in ((y, leaf), (want, plain)):
+        output.square().sum().backward()
+        assert tensor.grad is not None
+    assert torch.equal(leaf.grad, plain.grad)
+
+
+def test_a_smaller_cloud_than_k_repeats_its_nearest_point():
+    x = inputs()[0]
+    few = make(k=11).eval()
+    many = make(k=20).eval()
+    assert_close(many(x), few(x), kind="fused")
 
 
 @pytest.mark.parametrize("widths", list(WIDTHS))

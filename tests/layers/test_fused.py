@@ -10,7 +10,8 @@ from sharedmlp import SharedMLP, SharedMLPMaxPool
 from sharedmlp.layers.pointwise import layer_tensors
 from sharedmlp.ops.cpu import linear_argmax as argmax_op
 from sharedmlp.ops.cpu import tiles
-from sharedmlp.ops.fused import fused_max
+from sharedmlp.ops.fused import run_max
+from sharedmlp.ops.plan import make_plan
 from tests.covering import pairwise
 from tests.formula import randomize
 from tests.layers.fused_pool import BACKENDS, DTYPES, WIDTHS, clouds, compare_with_formula, make
@@ -190,7 +191,8 @@ def test_gradcheck_to_the_second_order(training):
 
     def run(x, weight, gamma, beta):
         norm = layer.norm._replace(weight=gamma, bias=beta)
-        return fused_max([layer._replace(weight=weight, norm=norm)], x)[0]
+        layers = [layer._replace(weight=weight, norm=norm)]
+        return run_max(make_plan(layers, 12, 3, must=True), x)[0]
 
     inputs = (x, *(p.detach().requires_grad_() for p in (layer.weight, *layer.norm[:2])))
     assert torch.autograd.gradcheck(run, inputs)

@@ -129,8 +129,7 @@ def test_fused_takes_the_fused_path_and_false_does_not(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("fused")
 
-    monkeypatch.setattr("sharedmlp.layers.max_pool.fused_max", refuse)
-    monkeypatch.setattr("sharedmlp.layers.max_pool.folded_max", refuse)
+    monkeypatch.setattr("sharedmlp.layers.max_pool.run_max", refuse)
     x = torch.randn(2, 7, 3)
     SharedMLPMaxPool(WIDTHS, fused=False)(x)
     pool = SharedMLPMaxPool(WIDTHS)

@@ -7,8 +7,9 @@ from sharedmlp import SharedMLP, SharedMLPMaxPool
 from sharedmlp.layers.pointwise import layer_tensors
 from sharedmlp.ops.cpu import linear_argmax as argmax_op
 from sharedmlp.ops.cpu import linear_bn_relu as hidden_op
-from sharedmlp.ops.cpu import tiles
+from sharedmlp.ops.interface import FoldedLinear
 from sharedmlp.ops.plan import hidden_reasons
+from sharedmlp.ops.statistics import sample_rows
 from tests.covering import pairwise
 from tests.formula import Formula, randomize
 from tests.formula import compare_with_formula as compare
@@ -17,7 +18,7 @@ from tests.tolerances import assert_close
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_a_hook_on_a_narrow_layer_is_called(training, grad):
+def test_a_hook_on_a_hidden_layer_is_called(training, grad):
     pool = SharedMLPMaxPool(WIDTHS).train(training)
     calls = []
     pool.layers[0].linear.register_forward_hook(lambda *_: calls.append(1))
@@ -26,25 +27,23 @@ def test_a_hook_on_a_narrow_layer_is_called(training, grad):
     assert calls == [1]
 
 
-def test_narrow_layers_to_the_second_order():
+def test_hidden_layers_to_the_second_order():
     x = clouds(9, 3).requires_grad_()
-    center, behind = clouds(3, seed=2), clouds(5, seed=3)
+    center, after = clouds(3, seed=2), clouds(5, seed=3)
     weight, bias = clouds(5, 3, seed=4).requires_grad_(), clouds(5, seed=5).requires_grad_()
 
     def layer(x, weight, bias):
-        return hidden_op.linear_bn_relu_moments(
-            x, hidden_op.FoldedLinear(center, weight, bias), behind
-        )
+        return hidden_op.linear_bn_relu(x, FoldedLinear(center, weight, bias), after)
 
     def layer_and_max(x, weight, bias, wide):
         found = argmax_op.linear_argmax(
             x.view(3, 3, 3),
             wide,
             torch.ones(7, dtype=x.dtype),
-            behind,
+            after,
             moments=True,
             search_dtype=x.dtype,
-            layer=hidden_op.FoldedLinear(center, weight, bias),
+            layer=FoldedLinear(center, weight, bias),
         )
         return found.values, found.mean, found.second_moment
 
@@ -60,7 +59,7 @@ def test_narrow_layers_to_the_second_order():
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
-def test_several_narrow_layers_on_more_rows_than_a_tile(backend, bias, affine):
+def test_several_hidden_layers_on_more_rows_than_a_tile(backend, bias, affine):
     torch.manual_seed(0)
     options = {"bias": bias, "norm_kwargs": {"affine": affine}}
     pool = SharedMLPMaxPool([3, 4, 6, 9], backend=backend, fused=True, **options).double()
@@ -100,8 +99,7 @@ def test_a_fused_mlp_takes_its_modules_where_it_must(monkeypatch):
     def refuse(*_):
         raise AssertionError("fused")
 
-    monkeypatch.setattr("sharedmlp.layers.shared_mlp.fused_mlp", refuse)
-    monkeypatch.setattr("sharedmlp.layers.shared_mlp.folded_mlp", refuse)
+    monkeypatch.setattr("sharedmlp.layers.shared_mlp.run_mlp", refuse)
     x = torch.randn(4, 7, 3)
     for options in [{"norm": "layer"}, {"activation": "gelu"}, {"dropout": 0.5}, {"fused": False}]:
         SharedMLP(WIDTHS, **options)(x)
@@ -127,7 +125,7 @@ def test_moments_keep_their_digits_where_the_sample_is_far_from_the_mean(rows):
     x = torch.zeros(1, rows, 1, dtype=torch.float64)
     x[:, 1::7] = 1.0
     x[:, :: max(1, rows // 1024)] = 1e3
-    mean, second = hidden_op.input_moments(x[0], tiles.sample_rows(x).mean(0))
+    mean, second = hidden_op.input_moments(x[0], sample_rows(x).mean(0))
     covariance = second - torch.outer(mean, mean)
     assert_close(covariance[0, 0], x.var(correction=0))
 

@@ -61,7 +61,7 @@ def test_only_the_input_tnet():
 
 
 def test_the_input_tnet_may_see_the_further_features():
-    model = create_model("pointnet", 5, in_channels=6, tnet_channels=6).eval()
+    model = create_model("pointnet_third_party", 5, in_channels=6, tnet_channels=6).eval()
     torch.nn.init.normal_(model.input_tnet.head.layers[-1].linear.weight)
     points = torch.randn(2, 9, 6)
     other = torch.cat([points[..., :3], torch.randn(2, 9, 3)], -1)
@@ -81,7 +81,7 @@ def test_the_input_tnet_may_see_the_further_features():
 )
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
-        create_model("pointnet", **options)
+        create_model("pointnet_third_party", **options)
 
 
 def test_the_architecture_makes_the_same_network():

@@ -172,6 +172,58 @@ def test_shapes_that_are_not_clouds(shape, message):
         create_model("pointnet_vanilla")(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_without_classes_it_gives_the_global_feature(name):
+    model, points = create_model(name, 0).eval(), torch.randn(2, 9, 3)
+    output = model.forward_detailed(points)
+    assert model(points).shape == (2, 1024)
+    assert not list(model.head.parameters())
+    for feature in (model.forward_features(points), output.logits, output.global_feature):
+        assert_close(feature, model(points))
+    one = points[:1]
+    if name == "pointnet_vanilla":
+        assert model.train()(one).shape == (1, 1024)
+    else:  # its T-Nets are fully connected in the end
+        with pytest.raises(ValueError, match="at least two clouds"):
+            model.train()(one)
+    with pytest.raises(ValueError, match="num_classes=-1"):
+        create_model(name, -1)
+
+
+def test_another_number_of_classes_takes_a_new_last_layer():
+    model = create_model("pointnet_vanilla", 5).double().eval()
+    model.metadata = {"class_names": list("abcde"), "up_axis": "z"}
+    points = torch.randn(3, 9, 3, dtype=torch.float64)
+    expected = model.head.layers[1](model.head.layers[0](model.forward_features(points)))
+    model.reset_classifier(7)
+    assert model(points).shape == (3, 7)
+    assert_close(
+        model.head.layers[1](model.head.layers[0](model.forward_features(points))), expected
+    )
+    assert model.options["num_classes"] == model.architecture["num_classes"] == 7
+    assert model.metadata == {"up_axis": "z"}
+    assert not any(module.training for module in model.modules())
+    create_model("pointnet_vanilla", 7).load_state_dict(model.state_dict())
+    feature = model.forward_features(points)
+    model.reset_classifier(0)
+    assert_close(model(points), feature)
+    model.reset_classifier(2)
+    assert model(points).shape == (3, 2)
+    with pytest.raises(ValueError, match="got -2"):
+        model.reset_classifier(-2)
+
+
+def test_the_extra_loss_is_the_penalty_of_the_feature_transform():
+    points = torch.randn(3, 9, 3)
+    for transforms in ("input", False):
+        model = create_model("pointnet", 5, transforms=transforms)
+        assert model.extra_loss(model.forward_detailed(points)) is None
+    model = create_model("pointnet", 5)
+    torch.nn.init.normal_(model.feature_tnet.head.layers[-1].linear.weight)
+    output = model.forward_detailed(points)
+    assert model.extra_loss(output) == orthogonality_penalty(output.feature_transform) > 0
+
+
 def test_create_model():
     assert list_models() == sorted(MODELS)
     with pytest.raises(ValueError, match=r"unknown model 'pointnet3'.*pointnet, pointnet_vanilla"):

@@ -10,6 +10,7 @@ from sharedmlp.ops.cpu import neighborhoods as kernels
 from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
 from sharedmlp.ops.cpu.pair_rows import pair_rows
 from sharedmlp.ops.cpu.scaled_activation import scaled_activation
+from sharedmlp.ops.cpu.workspace import _OfThread
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 from sharedmlp.ops.neighborhoods import (
     PairTensors,
@@ -196,7 +197,7 @@ def test_rows_before_another_layer(size, dtype, norm, activation, affine, bias, 
 
 @pytest.mark.parametrize("norm", ["train", "eval"])
 def test_chunks_of_rows_make_no_difference(norm, monkeypatch):
-    monkeypatch.setattr("sharedmlp.ops.cpu.pair_rows._CHUNK", 50)
+    monkeypatch.setattr("sharedmlp.ops.cpu.pair_rows._TILE", 50)
     compare_hidden(norm=norm)
 
 
@@ -208,7 +209,7 @@ def test_chunks_of_centers_make_no_difference(norm, monkeypatch):
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
 def test_several_chunks_of_the_scaled_activation(activation, monkeypatch):
-    monkeypatch.setattr("sharedmlp.ops.cpu.scaled_activation._CHUNK", 6)
+    monkeypatch.setattr("sharedmlp.ops.cpu.scaled_activation._TILE", 6)
     compare(activation=activation)
 
 
@@ -354,7 +355,7 @@ def test_nothing_has_the_size_of_the_pairs(norm, monkeypatch):
     size = (2, 50, 40, 30, 3, 3, 16)
     largest = 2 * 50 * 16  # a of all sources
     monkeypatch.setattr("sharedmlp.ops.cpu.gather._BUFFER", largest)
-    monkeypatch.setattr("sharedmlp.ops.cpu.threads._local", type("Local", (), {})())
+    monkeypatch.setattr("sharedmlp.ops.cpu.workspace._of_thread", _OfThread())
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # where the mode sees it
     case = Case(size, norm=norm)
     with Largest() as seen:

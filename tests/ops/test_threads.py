@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from sharedmlp import SharedMLPMaxPool
 from sharedmlp.ops.cpu import threads
-from sharedmlp.ops.cpu.threads import run_jobs
+from sharedmlp.ops.cpu.threads import run_chunks
 from tests.ops.compare import make, points
 
 fork = pytest.mark.skipif(
@@ -36,42 +36,42 @@ def in_a_new_thread(function):
         return executor.submit(function).result()
 
 
-def fail(jobs):
-    for number in jobs:
+def fail(numbers):
+    for number in numbers:
         time.sleep(0.005)
         if number == 3:
-            raise ZeroDivisionError("job 3")
+            raise ZeroDivisionError("chunk 3")
 
 
-def idle(jobs):
-    for _ in jobs:
+def idle(numbers):
+    for _ in numbers:
         time.sleep(0.005)  # so that every thread gets one
 
 
 def test_each_worker_is_alone_and_nobody_else_notices(three_threads):
-    """Also if a worker's first job needs no torch."""
+    """Also if a worker's first chunk needs no torch."""
     seen = []
 
-    def work(jobs):
-        for _ in jobs:
+    def work(numbers):
+        for _ in numbers:
             time.sleep(0.005)
             seen.append((threading.get_ident(), torch.get_num_threads()))
 
     for worker in (idle, work):
-        run_jobs(worker, 12)
+        run_chunks(worker, 12)
     assert {count for _, count in seen} == {1}
     assert len({thread for thread, _ in seen}) == 3
     assert torch.get_num_threads() == 3
     assert in_a_new_thread(torch.get_num_threads) == 3
 
 
-def test_after_an_error_in_a_job(three_threads):
+def test_after_an_error_in_a_chunk(three_threads):
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError, match="job 3"):
-            run_jobs(fail, 12)
+        with pytest.raises(ZeroDivisionError, match="chunk 3"):
+            run_chunks(fail, 12)
         assert torch.get_num_threads() == 3
         assert in_a_new_thread(torch.get_num_threads) == 3
-    run_jobs(idle, 12)
+    run_chunks(idle, 12)
 
 
 def test_threads_that_start_while_the_workers_start(three_threads):
@@ -86,7 +86,7 @@ def test_threads_that_start_while_the_workers_start(three_threads):
 
         watcher = threading.Thread(target=start_threads)
         watcher.start()
-        run_jobs(idle, 6)
+        run_chunks(idle, 6)
         stop.set()
         watcher.join()
         assert set(counts) == {3}
@@ -122,10 +122,10 @@ def test_without_the_calls_that_limit_a_thread_the_caller_works(three_threads, m
     monkeypatch.setattr(threads, "_thread_limits", lambda: ())
     seen = set()
 
-    def work(jobs):
-        seen.update(threading.get_ident() for _ in jobs)
+    def work(numbers):
+        seen.update(threading.get_ident() for _ in numbers)
 
-    run_jobs(work, 12)
+    run_chunks(work, 12)
     assert seen == {threading.get_ident()}
 
 
@@ -153,7 +153,7 @@ def test_an_idle_worker_of_openmp_sleeps():
         threads._thread_limits = lambda: (limit, *real())
         before = torch.get_num_threads()
         torch.set_num_threads(2)
-        run_jobs(idle, 4)
+        run_chunks(idle, 4)
     finally:
         torch.set_num_threads(before)
         threads._thread_limits = real
@@ -235,7 +235,7 @@ def _child(connection, pool, x):
     torch.set_num_threads(1)
     with torch.no_grad():
         connection.send(pool(x).sum().item())
-        run_jobs(idle, 4)
+        run_chunks(idle, 4)
     connection.send("done")
 
 
@@ -257,3 +257,32 @@ def test_a_fork_after_a_fused_forward():
     assert ours.recv() == "done"
     child.join(60)
     assert child.exitcode == 0
+
+
+COUNT = """
+import os, threading, time
+import torch
+from sharedmlp.ops.cpu.threads import run_chunks
+
+torch.set_num_threads(3)
+before = len(os.listdir("/proc/self/task"))
+
+def idle(numbers):
+    for _ in numbers:
+        time.sleep(0.02)
+
+run_chunks(idle, 12)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_each_worker_has_opened_a_team_of_its_own():
+    """Three workers, and the second thread of the team of two that each of them opened once.
+
+    Without it, or in teams of another size, libgomp does not know of more threads than cores.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert int(done.stdout) == 6

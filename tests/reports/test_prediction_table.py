@@ -16,8 +16,7 @@ from sharedmlp.__main__ import main
 from sharedmlp.data import read_cloud
 from sharedmlp.reports.prediction_table import PredictionTable, answer_cells, answer_columns
 from sharedmlp.train import ClassificationTask
-
-from .tiny import ArrayDataModule, make_task, make_trainer, write_hdf5
+from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_hdf5
 
 COLUMNS = ["file", "prediction", "p(box)", "p(ball)"]
 NAMES = ["a, b.off", Path("new\nline.off"), os.fsdecode(b"\xff.off"), "d.off"]
@@ -120,7 +119,7 @@ def test_rows_of_something_else_are_not_gone_on_with(path, names, source, messag
         first.append(answer)
     first.close()
     before = first.part.read_bytes()
-    with pytest.raises(ValueError, match=f"(?s){message}.*delete it to begin anew"):
+    with pytest.raises(ValueError, match=f"(?s){message}.*delete it to start again"):
         table(path, names, source)
     assert first.part.read_bytes() == before
     with pytest.raises(ValueError, match="another columns"):
@@ -219,7 +218,9 @@ def test_files_are_gone_on_with_after_an_interrupt(inside, trained, monkeypatch,
             assert predict(trained, "--output", "p.csv") == 130
         printed = capsys.readouterr()
         lines += printed.out.splitlines()
-        assert f"{done} of 40 rows are in p.csv.part: the same command goes on" in printed.err
+        assert (
+            f"{done} of 40 rows are in p.csv.part: to continue, run the same command" in printed.err
+        )
         assert not Path("p.csv").exists()
     assert predict(trained, "--output", "p.csv") == expected
     printed = capsys.readouterr()
@@ -278,8 +279,9 @@ def test_a_data_set_is_gone_on_with_after_an_interrupt(trained, tmp_path, monkey
     finally:
         signal.signal(signal.SIGINT, before)  # Lightning ignores it from there on
     assert error.value.code == 130
-    assert "8 of 21 rows are in p.csv.part: the same command with --output p.csv goes on" in (
-        capsys.readouterr().err
+    assert (
+        "8 of 21 rows are in p.csv.part: to continue, run the same command with --output p.csv"
+        in (capsys.readouterr().err)
     )
     monkeypatch.setattr(ClassificationTask, "predict_step", counted)
     main([*arguments, "--output", "p.csv", "--data.batch_size", "5"])

@@ -8,16 +8,16 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedmlp.__main__ import main
-from sharedmlp.data import disk
-from sharedmlp.train import WholeCheckpointIO
-from sharedmlp.utils.files import write_whole
+from sharedmlp.train import AtomicCheckpointIO
+from sharedmlp.utils import files
+from sharedmlp.utils.files import atomic_write
 from tests.cli.test_lightning import CONFIG
 from tests.data.test_cache import full_disk
 from tests.train.tiny import write_tree
 
 
 def save(path, value):
-    WholeCheckpointIO().save_checkpoint({"weight": torch.full((5000,), value)}, path)
+    AtomicCheckpointIO().save_checkpoint({"weight": torch.full((5000,), value)}, path)
 
 
 def read(path):
@@ -29,7 +29,7 @@ def test_a_checkpoint_is_written_and_replaced(tmp_path):
     for value in (1.0, 2.0):
         save(path, value)
         assert read(path) == value
-        assert WholeCheckpointIO().load_checkpoint(path)["weight"][0] == value
+        assert AtomicCheckpointIO().load_checkpoint(path)["weight"][0] == value
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -51,7 +51,7 @@ def test_a_process_that_dies_leaves_the_one_before_or_the_new_one(tmp_path, at):
         os._exit(9)
 
     def work():
-        setattr(disk, at, die)
+        setattr(files, at, die)
         save(path, 2.0)
 
     path = tmp_path / "last.ckpt"
@@ -71,7 +71,7 @@ def test_what_is_synced_is_what_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append("sync"))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: (steps.append("rename"), replace(*paths)))
-    write_whole(tmp_path / "a", b"x")
+    atomic_write(tmp_path / "a", b"x")
     assert steps == ["sync", "rename", "sync"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytorch_lightning as pl
 import trimesh
 
-from sharedmlp.data import PointPool
+from sharedmlp.data import PointCloudStore
 from sharedmlp.train import ClassificationTask, PointCloudDataModule
 
 CLASSES = ("box", "capsule", "sphere")
@@ -38,7 +38,7 @@ class ArrayDataModule(PointCloudDataModule):
         self.opened.append(split)
         points, labels = make_clouds(self.counts[split], self.pool_size, seed=len(split))
         names = tuple(f"{split}_{row}" for row in range(len(labels)))
-        return PointPool(points, labels, names, CLASSES)
+        return PointCloudStore(points, labels, names, CLASSES)
 
 
 def make_task(**options):

@@ -1,14 +1,15 @@
 import pytest
 import torch
 
-from sharedmlp.models import PointNet
+from sharedmlp.models import PointNet, ThirdPartyPointNet
 from sharedmlp.viz import find_critical_sets
 
 
 def make_network(transforms, **options):
     """A network whose statistics and transforms are not those of a new one."""
     torch.manual_seed(0)
-    model = PointNet(4, transforms=transforms, **options)
+    kind = ThirdPartyPointNet if "activation_before_max" in options else PointNet
+    model = kind(4, transforms=transforms, **options)
     for tnet in filter(None, (model.input_tnet, model.feature_tnet)):
         last = tnet.head.layers[-1].linear
         torch.nn.init.normal_(last.weight, std=0.02)

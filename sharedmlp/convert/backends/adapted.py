@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharedmlp.convert.module_state import carry_over
+from sharedmlp.convert.module_state import copy_module_state
 from sharedmlp.layers.backend import BACKENDS, Backend, pointwise_linear, reshape_weight
 
 TORCH_CLASSES: dict[str, type[nn.Module]] = {
@@ -29,10 +29,10 @@ _BATCHED_NDIM = {"conv1d": 3, "conv2d": 4}
 class Adapted(nn.Module):
     """What the three adapted modules share: the way there and back.
 
-    Its parent feeds it what the torch module of the backend ``interface`` takes, and gets the same
-    back: ``(..., C)``, ``(B, C, N)`` or ``(C, N)``, ``(B, C, H, W)`` or ``(C, H, W)``. In between
-    runs the torch module that it is a subclass of. The output is contiguous, as a parent that calls
-    ``view`` expects. Empty inputs are fine.
+    Its parent feeds it what the torch module of the backend `interface` takes, and gets the same
+    back: `(..., C)`, `(B, C, N)` or `(C, N)`, `(B, C, H, W)` or `(C, H, W)`. In between
+    the torch module runs that it is a subclass of. The output is contiguous, as a parent that calls
+    `view` expects. Empty inputs are fine.
 
     Attributes:
         interface: The name of the backend as whose module it is called.
@@ -49,7 +49,7 @@ class Adapted(nn.Module):
     weight: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
-        """Applies the linear map at every position."""
+        """Apply the linear map at every position."""
         channel_dim = _CHANNEL_DIM[self.interface]
         self._check_input(input)
         unbatched = input.ndim + 1 == _BATCHED_NDIM.get(self.interface)
@@ -68,10 +68,10 @@ class Adapted(nn.Module):
         return y.squeeze(0) if unbatched else y
 
     def extra_repr(self) -> str:
-        """The arguments of the torch module, and the interface."""
+        """Show the arguments of the torch module, and the interface."""
         return f"{super().extra_repr()}, interface={self.interface!r}"
 
-    def _take(self, interface: str, in_channels: int, out_channels: int) -> None:
+    def _set_interface(self, interface: str, in_channels: int, out_channels: int) -> None:
         self.interface = interface
         self.in_features = self.in_channels = in_channels
         self.out_features = self.out_channels = out_channels
@@ -79,7 +79,7 @@ class Adapted(nn.Module):
     def _check_input(self, x: Tensor) -> None:
         ndim = _BATCHED_NDIM.get(self.interface)
         fits = x.ndim >= 1 if ndim is None else x.ndim in (ndim - 1, ndim)
-        # Counted from behind, the channels' dimension is the same with a batch and without.
+        # Counted from the end, the channels' dimension is the same with a batch and without.
         channel_dim = -1 if ndim is None else 1 - ndim
         if not fits or x.shape[channel_dim] != self.in_channels:
             shape = _SHAPES[self.interface].format(c=self.in_channels)
@@ -90,33 +90,33 @@ class Adapted(nn.Module):
 
 
 class AdaptedLinear(Adapted, nn.Linear):
-    """Runs on ``nn.Linear``, is called as a convolution with kernel 1."""
+    """Runs on `nn.Linear`, is called as a convolution with kernel 1."""
 
     runs_on = "linear"
 
     def __init__(self, interface: str, in_channels: int, out_channels: int, bias: bool) -> None:
         nn.Linear.__init__(self, in_channels, out_channels, bias=bias)
-        self._take(interface, in_channels, out_channels)
+        self._set_interface(interface, in_channels, out_channels)
 
 
 class AdaptedConv1d(Adapted, nn.Conv1d):
-    """Runs on ``nn.Conv1d``, is called as ``nn.Linear`` or as an ``nn.Conv2d``."""
+    """Runs on `nn.Conv1d`, is called as `nn.Linear` or as an `nn.Conv2d`."""
 
     runs_on = "conv1d"
 
     def __init__(self, interface: str, in_channels: int, out_channels: int, bias: bool) -> None:
         nn.Conv1d.__init__(self, in_channels, out_channels, 1, bias=bias)
-        self._take(interface, in_channels, out_channels)
+        self._set_interface(interface, in_channels, out_channels)
 
 
 class AdaptedConv2d(Adapted, nn.Conv2d):
-    """Runs on ``nn.Conv2d``, is called as ``nn.Linear`` or as an ``nn.Conv1d``."""
+    """Runs on `nn.Conv2d`, is called as `nn.Linear` or as an `nn.Conv1d`."""
 
     runs_on = "conv2d"
 
     def __init__(self, interface: str, in_channels: int, out_channels: int, bias: bool) -> None:
         nn.Conv2d.__init__(self, in_channels, out_channels, 1, bias=bias)
-        self._take(interface, in_channels, out_channels)
+        self._set_interface(interface, in_channels, out_channels)
 
 
 _ADAPTED: dict[str, Any] = {
@@ -125,14 +125,14 @@ _ADAPTED: dict[str, Any] = {
 
 
 def interface_of(module: nn.Module) -> str:
-    """The name of the backend as whose module a pointwise module is called."""
+    """Return the name of the backend as whose module a pointwise module is called."""
     if isinstance(module, Adapted):
         return module.interface
     return next(name for name, cls in TORCH_CLASSES.items() if isinstance(module, cls))
 
 
-def on_backend(module: nn.Module, backend: Backend, interface: str) -> nn.Module:
-    """Makes the module with the numbers of another that runs on a backend, called as on another.
+def make_on_backend(module: nn.Module, backend: Backend, interface: str) -> nn.Module:
+    """Make the module with the numbers of another that runs on a backend, called as on another.
 
     Where the interface is the backend's own, it is the plain torch module.
     """
@@ -146,5 +146,5 @@ def on_backend(module: nn.Module, backend: Backend, interface: str) -> nn.Module
         else:
             new = _ADAPTED[backend.name](interface, in_channels, out_channels, bias)
             new.register_load_state_dict_pre_hook(reshape_weight)
-    adapted: nn.Module = carry_over(module, new, weight.reshape(new.weight.shape))
+    adapted: nn.Module = copy_module_state(module, new, weight.reshape(new.weight.shape))
     return adapted

@@ -8,9 +8,9 @@ from typing import NamedTuple, cast
 
 from torch import nn
 
-from sharedmlp.convert.backends.adapted import TORCH_CLASSES, Adapted, interface_of, on_backend
+from sharedmlp.convert.backends.adapted import TORCH_CLASSES, Adapted, interface_of, make_on_backend
 from sharedmlp.convert.errors import ConversionError
-from sharedmlp.convert.module_state import copy_of, not_plain_reason
+from sharedmlp.convert.module_state import copy_module, not_plain_reason
 from sharedmlp.convert.pointwise import not_pointwise_reason
 from sharedmlp.layers import SharedMLP
 from sharedmlp.layers.backend import Backend, get_backend
@@ -21,12 +21,12 @@ _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Conversion(NamedTuple):
-    """What :func:`convert_backend` did.
+    """What `convert_backend` did.
 
     Attributes:
         module: The converted module; a copy, unless it was converted in place.
         replaced: The names of what runs on the target now, a shared MLP under its own name; the
-            root is ``""``. A module that has two names is there twice.
+            root is `""`. A module that has two names is there twice.
         kept: The names of the linear maps, convolutions and shared MLPs that run as before, with
             the reason in words.
     """
@@ -37,13 +37,13 @@ class Conversion(NamedTuple):
 
 
 def convert_backend(module: nn.Module, backend: str, *, inplace: bool = False) -> Conversion:
-    """Runs every pointwise layer of a module, anybody's, on a backend; the outputs stay the same.
+    """Run every pointwise layer of a module, anybody's, on a backend; the outputs stay the same.
 
-    Each ``nn.Linear``, ``nn.Conv1d`` with kernel 1 and 1x1 ``nn.Conv2d`` becomes the torch module
+    Each `nn.Linear`, `nn.Conv1d` with kernel 1 and 1x1 `nn.Conv2d` becomes the torch module
     of the backend (a subclass of it) that its parent goes on calling as before: it moves the tensor
     there and back. Where no move is needed it is the plain torch module, so that converting there
     and back gives the original types and bit-identical numbers. A
-    :class:`~sharedmlp.SharedMLP` changes as a whole, norms included, and works in the new layout
+    `SharedMLP` changes as a whole, norms included, and works in the new layout
     without moves. What stays as it is, is reported with its reason; a module that already runs on
     the backend is in neither list.
 
@@ -51,23 +51,23 @@ def convert_backend(module: nn.Module, backend: str, *, inplace: bool = False) -
     see its native layout. The state dict has the same keys; its weights differ in trailing ones,
     and each backend loads those of the others. Parameters are new objects: make the optimizer
     afterwards. Not seen, and for the caller to know: a forward that reads a child's weight instead
-    of calling it, and a weight that is shared with a module outside of ``module``.
+    of calling it, and a weight that is shared with a module outside of `module`.
 
     Args:
         module: Any module.
-        backend: ``"linear"``, ``"conv1d"`` or ``"conv2d"``.
-        inplace: Changes ``module`` itself instead of a deep copy of it.
+        backend: `"linear"`, `"conv1d"` or `"conv2d"`.
+        inplace: Changes `module` itself instead of a deep copy of it.
 
     Returns:
         The module, what was replaced, and what was not and why.
 
     Raises:
         ValueError: If there is no backend of this name.
-        ConversionError: With ``inplace=True`` if the module itself is the layer to be replaced.
+        ConversionError: With `inplace=True` if the module itself is the layer to be replaced.
     """
     target = get_backend(backend)
     if not inplace:
-        module = copy_of(module)
+        module = copy_module(module)
     uses = _Uses(module)
     replaced: list[str] = []
     kept: dict[str, str] = {}
@@ -90,9 +90,9 @@ def convert_backend(module: nn.Module, backend: str, *, inplace: bool = False) -
         if isinstance(found, SharedMLP):
             mlps.append(found)
             linears = [cast(PointwiseLayer, layer).linear for layer in found.layers]
-            fresh.update({old: on_backend(old, target, backend) for old in linears})
+            fresh.update({old: make_on_backend(old, target, backend) for old in linears})
         else:
-            fresh[found] = on_backend(found, target, interface_of(found))
+            fresh[found] = make_on_backend(found, target, interface_of(found))
     if inplace and module in fresh:
         raise ConversionError(
             f"{module} cannot become another kind of module in place: take the one that is "
@@ -138,7 +138,7 @@ class _Uses:
 
 
 def _find(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yields linear maps and shared MLPs under all of their names, but nothing inside the MLPs."""
+    """Yield linear maps and shared MLPs under all of their names, but nothing inside the MLPs."""
     if isinstance(module, (SharedMLP, *_LINEAR_MAPS)):
         yield name, module
     for child_name, child in module._modules.items():
@@ -148,7 +148,7 @@ def _find(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def _linear_map_reason(module: nn.Module, uses: _Uses) -> str | None:
-    """Says in words why a linear map or convolution is not replaced."""
+    """Say in words why a linear map or convolution is not replaced."""
     if isinstance(module, nn.Conv3d):
         return "it is an nn.Conv3d, and no backend has three axes of positions"
     classes = [cls for cls in TORCH_CLASSES.values() if isinstance(module, cls)]
@@ -172,7 +172,7 @@ def _own_reason(module: nn.Module, uses: _Uses, *classes: type[nn.Module]) -> st
 
 
 def _may_read_weights(parent: nn.Module) -> bool:
-    """Whether a module is one of torch's composites, such as nn.TransformerEncoderLayer."""
+    """Return whether a module is one of torch's composites, such as nn.TransformerEncoderLayer."""
     return any(
         cls.__module__.startswith("torch.nn.modules") and cls not in _CONTAINERS
         for cls in type(parent).__mro__
@@ -180,7 +180,7 @@ def _may_read_weights(parent: nn.Module) -> bool:
 
 
 def _mlp_reason(mlp: SharedMLP, uses: _Uses) -> str | None:
-    """Says in words why a shared MLP does not change its backend."""
+    """Say in words why a shared MLP does not change its backend."""
     source = get_backend(mlp.backend)
     shared = "is shared with another module, and would no longer be"
     if not uses.only_in(mlp.layers, mlp):
@@ -210,12 +210,12 @@ def _mlp_reason(mlp: SharedMLP, uses: _Uses) -> str | None:
 
 
 def _move(mlp: SharedMLP, target: Backend) -> None:
-    """Moves a shared MLP, whose linear maps are the target's already, to the target's layout."""
+    """Move a shared MLP, whose linear maps are the target's already, to the target's layout."""
     names = {cls: name for name, cls in get_backend(mlp.backend).norms.items()}
     for layer in set(mlp.layers):
         norm = cast(PointwiseLayer, layer).norm
         if norm is not None:
             # The same parameters, statistics and hooks: only the forward differs.
-            norm.__class__ = cast(type[nn.Module], target.norms[names[type(norm)]])
+            norm.__class__ = target.norms[names[type(norm)]]
     mlp.backend = target.name
     mlp._layout = target.layout

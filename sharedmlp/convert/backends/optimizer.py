@@ -1,4 +1,4 @@
-"""The state of an optimizer, carried over to another backend."""
+"""The state of an optimizer, reshaped for another backend."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sharedmlp.layers.backend import without_kernel
 def adapt_optimizer_state(
     state_dict: dict[str, Any], parameters: Iterable[Tensor]
 ) -> dict[str, Any]:
-    """Reshapes an optimizer's state to the parameters of another backend.
+    """Reshape an optimizer's state to the parameters of another backend.
 
-    Momenta have their parameter's shape. torch loads the state of ``(O, I, 1)`` for a parameter
-    ``(O, I)`` without a word and fails at the next step, so adapt it before ``load_state_dict``::
+    Momenta have their parameter's shape. torch loads the state of `(O, I, 1)` for a parameter
+    `(O, I)` without an error and fails at the next step, so adapt it before `load_state_dict`:
 
         optimizer.load_state_dict(adapt_optimizer_state(state, model.parameters()))
 
     Args:
-        state_dict: What ``state_dict()`` of any torch optimizer gave; it is left as it is.
+        state_dict: What `state_dict()` of any torch optimizer gave; it is left as it is.
         parameters: The new parameters, in the order in which they are given to the new optimizer,
             group after group.
 
     Returns:
-        A copy of the state with every tensor of the shape ``(O, I)``, ``(O, I, 1)`` or ``(O, I, 1,
-        1)`` in that of its parameter; the numbers are the same.
+        A copy of the state with every tensor of the shape `(O, I)`, `(O, I, 1)` or `(O, I, 1,
+        1)` in that of its parameter; the numbers are the same.
 
     Raises:
         ValueError: If there are more or fewer parameters than the state is of, or if one has

@@ -27,10 +27,10 @@ _REDUCTIONS: dict[Any, Any] = {
 
 
 def fixed_pool(node: Node, traced: Traced) -> tuple[nn.Module, Window] | None:
-    """The pooling with a fixed window that equals a global or adaptive one at the traced size.
+    """Return the pooling with a fixed window that equals a global or adaptive one at this size.
 
     Args:
-        node: A node that reads one map ``(B, C, h, w)``.
+        node: A node that reads one map `(B, C, h, w)`.
         traced: Its graph.
 
     Returns:
@@ -50,16 +50,16 @@ def fixed_pool(node: Node, traced: Traced) -> tuple[nn.Module, Window] | None:
         given = arguments(node, ["input", "dim", "keepdim"])
         dims = given.get("dim")
         if not isinstance(dims, (list, tuple)) or sorted(d % 4 for d in dims) != [2, 3]:
-            raise traced.refuse(
+            raise traced.error(
                 node, f"it reduces over {dims}, not over the positions, which are (2, 3)"
             )
         if given.get("dtype") is not None:
-            raise traced.refuse(node, "it changes the dtype, which no pooling does")
+            raise traced.error(node, "it changes the dtype, which no pooling does")
     if any(b % a for b, a in zip(before, after, strict=True)):
-        raise traced.refuse(
+        raise traced.error(
             node,
             f"it pools {before[0]} x {before[1]} to {after[0]} x {after[1]}: the windows of "
-            "adaptive pooling are of one size only where the input is a multiple of the output",
+            "adaptive pooling are of one size only if the input is a multiple of the output",
         )
     kernel = (before[0] // after[0], before[1] // after[1])
     stride = (kernel[0] if after[0] > 1 else 1, kernel[1] if after[1] > 1 else 1)
@@ -73,7 +73,7 @@ def _adaptive_size(node: Node, traced: Traced, before: tuple[int, int]) -> tuple
     else:
         given = arguments(node, ["input", "output_size", "return_indices"])
     if given.get("return_indices"):
-        raise traced.refuse(node, "it returns indices into its input, which differ at every size")
+        raise traced.error(node, "it returns indices into its input, which differ at every size")
     size = given["output_size"]
     sizes = (size, size) if size is None or isinstance(size, int) else size
     rows, columns = (b if s is None else s for b, s in zip(before, sizes, strict=True))
@@ -81,7 +81,7 @@ def _adaptive_size(node: Node, traced: Traced, before: tuple[int, int]) -> tuple
 
 
 def is_flatten(node: Node, traced: Traced) -> bool:
-    """Whether a node makes (B, C * h * w) of (B, C, h, w), whatever the code that says so."""
+    """Return whether a node makes (B, C * h * w) of (B, C, h, w), however it is written."""
     if traced.key(node) not in RESHAPE or len(traced.tensor_inputs(node)) != 1:
         return False
     batch, *sizes = traced.shapes[traced.tensor_inputs(node)[0]]

@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 from sharedmlp.convert.convolutionalize.flatten_windows import FlattenWindows
 from sharedmlp.convert.convolutionalize.global_pools import fixed_pool, is_flatten
-from sharedmlp.convert.convolutionalize.graph_editor import Swaps
+from sharedmlp.convert.convolutionalize.graph_editor import GraphEditor
 from sharedmlp.convert.convolutionalize.receptive_field import (
     CAT,
     ELEMENTWISE,
     ELEMENTWISE_MODULES,
     INPUT,
     SOFTMAX,
-    Fields,
-    advance,
+    ReceptiveFields,
     batch_norm,
     compose,
+    propagate,
     union,
 )
 from sharedmlp.convert.convolutionalize.tracing import Traced, arguments
@@ -36,7 +36,7 @@ _DROPOUTS: dict[Any, Any] = {
 _HINT = 'take mode="flatten", which lays them out as channels'
 
 
-class Spread(NamedTuple):
+class MapShape(NamedTuple):
     """The map of more than one position that a flattened vector still is in the rewritten graph."""
 
     channels: int
@@ -56,13 +56,13 @@ class Rewriter:
     def __init__(self, traced: Traced, *, spatial: bool) -> None:
         self._traced = traced
         self._spatial = spatial
-        self._swaps = Swaps(traced)
-        self._fields: dict[Node, Fields] = {}
-        # None where the features are the channels of one position.
-        self._vectors: dict[Node, Spread | None] = {}
+        self._editor = GraphEditor(traced)
+        self._fields: dict[Node, ReceptiveFields] = {}
+        # None if the features are the channels of one position.
+        self._vectors: dict[Node, MapShape | None] = {}
 
     def run(self) -> None:
-        """Rewrites node by node.
+        """Rewrite node by node.
 
         Raises:
             ConversionError: At the first node that cannot be converted.
@@ -75,26 +75,26 @@ class Rewriter:
                 self._check_output(node)
             elif inputs and node not in self._traced.numbers:
                 self._rewrite(node, inputs)
-        self._swaps.finish()
+        self._editor.finish()
 
     def _check_output(self, node: Node) -> None:
         result = node.args[0]
         if not isinstance(result, Node) or result not in self._fields:
-            raise self._traced.refuse(
+            raise self._traced.error(
                 node, "one tensor that comes from the input is expected: wrap the model"
             )
-        spread = self._vectors.get(result)
-        if spread is not None:
-            raise self._traced.refuse(
+        map_shape = self._vectors.get(result)
+        if map_shape is not None:
+            raise self._traced.error(
                 node,
-                f"it returns flattened features of {tuple(spread)}, with no linear layer to make a "
-                f"convolution of: {_HINT}",
+                f"it returns flattened features of {tuple(map_shape)}, and no linear layer to make "
+                f"a convolution of: {_HINT}",
             )
 
     def _rewrite(self, node: Node, inputs: list[Node]) -> None:
         vectors = [self._vectors[source] for source in inputs if source in self._vectors]
         if vectors and len(vectors) < len(inputs):
-            raise self._traced.refuse(node, "it joins a vector and a map: an output sees all of it")
+            raise self._traced.error(node, "it joins a vector and a map: an output sees all of it")
         self._keep_dropout(node)
         if vectors:
             self._fields[node] = union(node, self._traced, [self._fields[n] for n in inputs])
@@ -103,11 +103,13 @@ class Rewriter:
             self._on_maps(node, inputs)
 
     def _keep_dropout(self, node: Node) -> None:
-        """Makes a module of ``F.dropout(x, p, self.training)``, traced with False in eval mode."""
+        """Make a module of `F.dropout(x, p, self.training)`, traced with False in eval mode."""
         if node.op == "call_function" and node.target in _DROPOUTS:
             given = arguments(node, ["input", "p", "training", "inplace"])
             if given["training"] is False:
-                self._swaps.plain(node, _DROPOUTS[node.target](given["p"], given["inplace"]))
+                self._editor.replace_plain(
+                    node, _DROPOUTS[node.target](given["p"], given["inplace"])
+                )
 
     def _on_maps(self, node: Node, inputs: list[Node]) -> None:
         fields = self._fields[inputs[0]]
@@ -115,100 +117,102 @@ class Rewriter:
         if len(inputs) == 1 and len(shape) == 4:
             if is_flatten(node, self._traced):
                 self._fields[node] = fields
-                self._vectors[node] = self._flatten(node, Spread(*shape[1:]))
+                self._vectors[node] = self._flatten(node, MapShape(*shape[1:]))
                 return
             pool = fixed_pool(node, self._traced)
             if pool is not None:
-                self._swaps.plain(node, pool[0])
+                self._editor.replace_plain(node, pool[0])
                 self._fields[node] = compose(fields, pool[1])
                 if len(self._traced.shapes[node]) == 2:  # a mean that drops the axes
                     self._vectors[node] = None
                 return
-        self._fields[node] = advance(node, self._traced, self._fields)
+        self._fields[node] = propagate(node, self._traced, self._fields)
 
-    def _flatten(self, node: Node, features: Spread) -> Spread | None:
+    def _flatten(self, node: Node, features: MapShape) -> MapShape | None:
         window = features[1:]
         if window == (1, 1) or self._spatial:
-            self._swaps.drop(node)
+            self._editor.drop(node)
             return None if window == (1, 1) else features
-        self._swaps.plain(node, FlattenWindows(window))
+        self._editor.replace_plain(node, FlattenWindows(window))
         return None
 
-    def _on_vectors(self, node: Node, vectors: list[Spread | None]) -> Spread | None:
-        """Rewrites a node that reads vectors, and returns what its own vector is spread over."""
-        traced, spread = self._traced, vectors[0]
+    def _on_vectors(self, node: Node, vectors: list[MapShape | None]) -> MapShape | None:
+        """Rewrite a node that reads vectors, and returns what its own vector is map_shape over."""
+        traced, map_shape = self._traced, vectors[0]
         key = traced.key(node)
         if node.op == "call_module":
             module = traced.modules[str(node.target)]
             if isinstance(module, nn.Linear):
-                self._linear(node, module, spread)
+                self._linear(node, module, map_shape)
                 return None
             if isinstance(module, (nn.BatchNorm1d, nn.SyncBatchNorm)):
-                self._batch_norm(node, module, spread)
+                self._batch_norm(node, module, map_shape)
                 return None
             if isinstance(module, nn.PReLU) and module.num_parameters > 1:
-                self._per_channel(node, spread)
+                self._per_channel(node, map_shape)
                 return None
             if isinstance(module, (*ELEMENTWISE_MODULES, nn.PReLU)):
-                return spread
+                return map_shape
         if is_flatten(node, traced):  # of a vector: nothing to do
-            self._swaps.drop(node)
-            return spread
+            self._editor.drop(node)
+            return map_shape
         if key in ELEMENTWISE:
             return self._elementwise(node, vectors)
         if key in CAT:
             self._cat(node)
             return None
         if key in SOFTMAX or key in (nn.Softmax, nn.LogSoftmax):
-            self._softmax(node, spread)
+            self._softmax(node, map_shape)
             return None
-        raise traced.refuse(
+        raise traced.error(
             node,
             "after the flatten only linear layers, batch norm, dropout, softmax, concatenation and "
             "elementwise functions can be taken to maps",
         )
 
-    def _linear(self, node: Node, linear: nn.Linear, spread: Spread | None) -> None:
+    def _linear(self, node: Node, linear: nn.Linear, map_shape: MapShape | None) -> None:
         reason = not_plain_reason(linear, nn.Linear)
         if reason is not None:
-            raise self._traced.refuse(node, reason)
-        if spread is None:
-            self._swaps.weighted(node, linear_to_conv2d(linear))
+            raise self._traced.error(node, reason)
+        if map_shape is None:
+            self._editor.replace_weighted(node, linear_to_conv2d(linear))
         else:
-            self._swaps.weighted(node, fc_to_conv(linear, spread.channels, spread[1:]))
+            self._editor.replace_weighted(
+                node, fc_to_conv(linear, map_shape.channels, map_shape[1:])
+            )
 
     def _batch_norm(
-        self, node: Node, norm: nn.BatchNorm1d | nn.SyncBatchNorm, spread: Spread | None
+        self, node: Node, norm: nn.BatchNorm1d | nn.SyncBatchNorm, map_shape: MapShape | None
     ) -> None:
         reason = batch_norm(norm)
         if isinstance(reason, str):
-            raise self._traced.refuse(node, reason)
-        self._per_channel(node, spread)
+            raise self._traced.error(node, reason)
+        self._per_channel(node, map_shape)
         if type(norm) is nn.BatchNorm1d:
             wide = nn.BatchNorm2d.__new__(nn.BatchNorm2d)
             vars(wide).update(vars(norm))  # the classes differ in the check of the shape alone
-            self._swaps.weighted(node, wide)
+            self._editor.replace_weighted(node, wide)
 
-    def _per_channel(self, node: Node, spread: Spread | None) -> None:
-        if spread is not None:
-            raise self._traced.refuse(
+    def _per_channel(self, node: Node, map_shape: MapShape | None) -> None:
+        if map_shape is not None:
+            raise self._traced.error(
                 node,
-                f"it has numbers of its own for every feature, and these are still {spread}, so no "
-                f"module on maps is the same: {_HINT}",
+                f"it has numbers of its own for every feature, and these are still {map_shape}, so "
+                f"no module on maps is the same: {_HINT}",
             )
 
-    def _elementwise(self, node: Node, vectors: list[Spread | None]) -> Spread | None:
+    def _elementwise(self, node: Node, vectors: list[MapShape | None]) -> MapShape | None:
         constants = [n for n in self._traced.tensor_inputs(node) if n not in self._fields]
         if any(self._traced.shapes[n] != () for n in constants):
-            raise self._traced.refuse(
+            raise self._traced.error(
                 node,
                 f"it reads the tensor {constants[0].target!r}, which is no module's parameter: "
                 "only numbers can be taken to maps",
             )
         if any(n in self._traced.numbers for n in node.all_input_nodes):
-            raise self._traced.refuse(node, "it computes with the size of its input")
+            raise self._traced.error(node, "it computes with the size of its input")
         if len(set(vectors)) > 1:
-            raise self._traced.refuse(
+            raise self._traced.error(
                 node, f"it joins vectors that were maps of different sizes: {vectors}"
             )
         return vectors[0]
@@ -217,21 +221,21 @@ class Rewriter:
         given = arguments(node, ["tensors", "dim"])
         tensors = given["tensors"]
         if given.get("dim", 0) not in (1, -1) or any(t not in self._vectors for t in tensors):
-            raise self._traced.refuse(node, "only vectors can be joined, along their features")
+            raise self._traced.error(node, "only vectors can be joined, along their features")
         vectors = [self._vectors[t] for t in tensors]
         if any(vectors):
-            raise self._traced.refuse(node, f"it joins vectors that were maps of {vectors}")
+            raise self._traced.error(node, f"it joins vectors that were maps of {vectors}")
         node.args, node.kwargs = (tensors, 1), {}
 
-    def _softmax(self, node: Node, spread: Spread | None) -> None:
+    def _softmax(self, node: Node, map_shape: MapShape | None) -> None:
         if node.op == "call_module":
             module: Any = self._traced.modules[str(node.target)]
             dim = module.dim
         else:
             given = arguments(node, ["input", "dim"])
             dim = given.pop("dim", None)
-        if dim not in (None, 1, -1) or spread is not None:
-            raise self._traced.refuse(
+        if dim not in (None, 1, -1) or map_shape is not None:
+            raise self._traced.error(
                 node, "a softmax can only be taken to maps over all features of a vector, dim=1"
             )
         if node.op == "call_module":

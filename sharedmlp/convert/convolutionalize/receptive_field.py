@@ -1,6 +1,6 @@
 """Local operations: those whose output at one position sees one window of their input.
 
-This is the one table of what may stand in front of a flatten. Everything that is not in it is
+This is the one table of what may stand before a flatten. Everything that is not in it is
 refused, because an output of an unknown operation may see the whole input: then a map of outputs
 has no windows.
 """
@@ -25,7 +25,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Window:
-    """Output i along an axis reads ``i * stride - padding + dilation * j``, j in range(kernel)."""
+    """Output i along an axis reads `i * stride - padding + dilation * j`, j in range(kernel)."""
 
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
@@ -37,8 +37,8 @@ POINT = Window()
 
 
 @dataclass(frozen=True)
-class Field:
-    """Position i along an axis sees ``[i * jump + low, i * jump + high)`` of the network's input.
+class ReceptiveField:
+    """Position i along an axis sees `[i * jump + low, i * jump + high)` of the network's input.
 
     Source: Long et al. 2015, "Fully Convolutional Networks for Semantic Segmentation", section 3,
     for the composition of kernels and strides.
@@ -48,14 +48,16 @@ class Field:
     low: int = 0
     high: int = 1
 
-    def through(self, kernel: int, stride: int, padding: int, dilation: int) -> Field:
-        """Composes with a window that reads this map."""
+    def followed_by(self, kernel: int, stride: int, padding: int, dilation: int) -> ReceptiveField:
+        """Compose with a window that reads this map."""
         first, last = -padding, -padding + dilation * (kernel - 1)
-        return Field(self.jump * stride, self.low + first * self.jump, self.high + last * self.jump)
+        return ReceptiveField(
+            self.jump * stride, self.low + first * self.jump, self.high + last * self.jump
+        )
 
 
-Fields = tuple[Field, Field]  # along the rows, along the columns
-INPUT: Fields = (Field(), Field())
+ReceptiveFields = tuple[ReceptiveField, ReceptiveField]  # along the rows, along the columns
+INPUT: ReceptiveFields = (ReceptiveField(), ReceptiveField())
 
 # Elementwise at any number of dimensions.
 ELEMENTWISE_MODULES: tuple[type[nn.Module], ...] = (
@@ -90,53 +92,56 @@ RESHAPE: set[object] = {
 }
 
 
-def advance(node: Node, traced: Traced, fields: Mapping[Node, Fields]) -> Fields:
-    """Composes the fields of the maps that a local node reads with the node's own window.
+def propagate(
+    node: Node, traced: Traced, fields: Mapping[Node, ReceptiveFields]
+) -> ReceptiveFields:
+    """Compose the fields of the maps that a local node reads with the node's own window.
 
     Raises:
         ConversionError: If the node is not local.
     """
     window = _window(node, traced)
     if isinstance(window, str):
-        raise traced.refuse(node, window)
+        raise traced.error(node, window)
     maps = [source for source in traced.tensor_inputs(node) if source in fields]
     reason = _inputs_reason(node, traced, maps)
     if reason is not None:
-        raise traced.refuse(node, reason)
+        raise traced.error(node, reason)
     return compose(union(node, traced, [fields[source] for source in maps]), window)
 
 
-def compose(fields: Fields, window: Window) -> Fields:
-    """The fields after one more window."""
+def compose(fields: ReceptiveFields, window: Window) -> ReceptiveFields:
+    """Return the fields after one more window."""
     steps = zip(window.kernel, window.stride, window.padding, window.dilation, strict=True)
-    rows, columns = (f.through(*step) for f, step in zip(fields, steps, strict=True))
+    rows, columns = (f.followed_by(*step) for f, step in zip(fields, steps, strict=True))
     return rows, columns
 
 
-def union(node: Node, traced: Traced, inputs: Sequence[Fields]) -> Fields:
-    """The smallest fields that contain those of all branches that meet in a node.
+def union(node: Node, traced: Traced, inputs: Sequence[ReceptiveFields]) -> ReceptiveFields:
+    """Return the smallest fields that contain those of all branches that meet in a node.
 
     Raises:
-        ConversionError: If the branches have different strides: where their maps are of one size
-            at one input, they are not at another.
+        ConversionError: If the branches have different strides: if their maps are of one size at
+            one input, they are not at another.
     """
     rows, columns = ([fields[axis] for fields in inputs] for axis in (0, 1))
     for branches in (rows, columns):
         if len({field.jump for field in branches}) != 1:
             strides = ", ".join(str(field.jump) for field in branches)
-            raise traced.refuse(
+            raise traced.error(
                 node,
                 f"it joins branches that move over the input with different strides ({strides}): "
                 "their maps agree at one size of the input alone",
             )
     row, column = (
-        Field(fs[0].jump, min(f.low for f in fs), max(f.high for f in fs)) for fs in (rows, columns)
+        ReceptiveField(fs[0].jump, min(f.low for f in fs), max(f.high for f in fs))
+        for fs in (rows, columns)
     )
     return row, column
 
 
 def _inputs_reason(node: Node, traced: Traced, maps: Sequence[Node]) -> str | None:
-    """Says why what a node reads cannot be joined position by position."""
+    """Say why what a node reads cannot be joined position by position."""
     if any(source in traced.numbers for source in node.all_input_nodes):
         return (
             "it computes with a number, such as the size of its input, that differs at every size"
@@ -163,7 +168,7 @@ def _inputs_reason(node: Node, traced: Traced, maps: Sequence[Node]) -> str | No
 
 
 def _window(node: Node, traced: Traced) -> Window | str:
-    """The window of a node, or why it has none."""
+    """Return the window of a node, or why it has none."""
     key = traced.key(node)
     if node.op == "call_module":
         module = traced.modules[str(node.target)]
@@ -194,7 +199,7 @@ def _window(node: Node, traced: Traced) -> Window | str:
 
 
 def pair(value: int | Sequence[int]) -> Pair:
-    """Reads the sizes of torch's layers: ``3``, ``(3,)`` and ``(3, 3)`` are the same."""
+    """Read the sizes of torch's layers: `3`, `(3,)` and `(3, 3)` are the same."""
     sizes = (value,) if isinstance(value, int) else tuple(value)
     return sizes[0], sizes[-1]
 
@@ -202,7 +207,7 @@ def pair(value: int | Sequence[int]) -> Pair:
 def _sliding(given: Mapping[str, Any]) -> Window:
     kernel, dilation = pair(given["kernel_size"]), pair(given.get("dilation", 1))
     padding = given.get("padding", 0)
-    if padding == "same":  # torch pads one less in front where the total is odd
+    if padding == "same":  # torch pads one less at the start if the total is odd
         rows, columns = (d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
         padding = (rows, columns)
     return Window(
@@ -226,13 +231,13 @@ def _convolution(given: Mapping[str, Any]) -> Window | str:
 def _softmax(dim: int | None) -> Window | str:
     if dim in (None, 1, -3):  # None is 1 for a map
         return POINT
-    return f"it normalises over dimension {dim}, a sum over positions, and not over channels (1)"
+    return f"it normalizes over dimension {dim}, a sum over positions, and not over channels (1)"
 
 
 def batch_norm(norm: nn.modules.batchnorm._BatchNorm) -> Window | str:
-    """A norm is local where it uses running statistics."""
+    """Return the window of a norm: one position if it uses running statistics."""
     if norm.running_mean is None:
-        return "without running statistics it normalises over all positions, so none is on its own"
+        return "without running statistics it normalizes over all positions, so none is on its own"
     return POINT
 
 

@@ -13,7 +13,7 @@ from torch.fx.node import Node, map_arg
 
 from sharedmlp.convert.convolutionalize.flatten_windows import FlattenWindows
 from sharedmlp.convert.errors import ConversionError
-from sharedmlp.convert.module_state import HOOKS, copy_of
+from sharedmlp.convert.module_state import HOOKS, copy_module
 
 
 @dataclass
@@ -22,9 +22,9 @@ class Traced:
 
     Attributes:
         root: The copy.
-        graph: Its graph; the classes of ``torch.nn`` are single nodes.
+        graph: Its graph; the classes of `torch.nn` are single nodes.
         shapes: The shape of each node that is a tensor, at the input size and a batch of two.
-        numbers: The value of each node that holds no tensor, such as ``x.size(0)``.
+        numbers: The value of each node that holds no tensor, such as `x.size(0)`.
         modules: Every module under the path that the graph calls it by.
         silenced: Paths of modules whose hooks the graph no longer calls.
     """
@@ -37,15 +37,15 @@ class Traced:
     silenced: list[str] = field(default_factory=list)
 
     def key(self, node: Node) -> object:
-        """What tables of operations are keyed by: a module's class, a function, a method's name."""
+        """Return the key of a node in tables of operations: a class, a function or a name."""
         return type(self.modules[str(node.target)]) if node.op == "call_module" else node.target
 
     def tensor_inputs(self, node: Node) -> list[Node]:
-        """The nodes with a tensor that ``node`` reads."""
+        """Return the nodes with a tensor that `node` reads."""
         return [source for source in node.all_input_nodes if source in self.shapes]
 
-    def refuse(self, node: Node, reason: str) -> ConversionError:
-        """Makes the error that names the node and the reason."""
+    def error(self, node: Node, reason: str) -> ConversionError:
+        """Make the error that names the node and the reason."""
         return ConversionError(f"node {node.name!r} ({self._describe(node)}): {reason}")
 
     def _describe(self, node: Node) -> str:
@@ -57,18 +57,18 @@ class Traced:
 
 
 def trace(model: nn.Module, input_size: Sequence[int]) -> Traced:
-    """Traces a copy of a model and runs it on zeros; the model itself is left alone.
+    """Trace a copy of a model and runs it on zeros; the model itself is left alone.
 
-    Where a function takes its window from the size of its input, as
-    ``F.avg_pool2d(x, x.shape[2:])`` does, the graph keeps the window of this input size.
+    If a function takes its window from the size of its input, as
+    `F.avg_pool2d(x, x.shape[2:])` does, the graph keeps the window of this input size.
 
     Args:
-        model: A network with one input ``(B, C, H, W)``.
+        model: A network with one input `(B, C, H, W)`.
         input_size: (C, H, W).
 
     Raises:
-        ConversionError: If ``torch.fx`` cannot trace the forward, or it fails at this input size.
-        ValueError: If ``input_size`` is not three positive integers.
+        ConversionError: If `torch.fx` cannot trace the forward, or it fails at this input size.
+        ValueError: If `input_size` is not three positive integers.
     """
     size = tuple(input_size)
     if len(size) != 3 or not all(isinstance(n, int) and n > 0 for n in size):
@@ -76,7 +76,7 @@ def trace(model: nn.Module, input_size: Sequence[int]) -> Traced:
             f"input_size is (C, H, W), three positive integers, got {input_size!r}: leave the "
             "batch out"
         )
-    root = copy_of(model).eval()
+    root = copy_module(model).eval()
     tracer = _Tracer()
     modules = dict(root.named_modules())
     silenced = [name for name, module in modules.items() if _is_silenced(tracer, module, name)]
@@ -99,7 +99,7 @@ def trace(model: nn.Module, input_size: Sequence[int]) -> Traced:
 
 
 def arguments(node: Node, names: Sequence[str]) -> dict[str, Any]:
-    """The arguments of a call, by name; those that were left out are missing."""
+    """Return the arguments of a call, by name; those that were left out are missing."""
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
@@ -110,7 +110,7 @@ def _is_silenced(tracer: _Tracer, module: nn.Module, name: str) -> bool:
 
 @contextmanager
 def _without_hooks(root: nn.Module) -> Iterator[None]:
-    """Hooks are to hear of a model's inputs, not of the zeros that its shapes are read from."""
+    """Silence hooks: they hear of a model's inputs, not of the zeros that give its shapes."""
     dicts = [getattr(module, name) for module in root.modules() for name in HOOKS]
     kept = [dict(hooks) for hooks in dicts]
     for hooks in dicts:
@@ -151,7 +151,7 @@ class _Recorder(fx.Interpreter):
         except Exception as error:  # whatever the model's own code raises
             sizes = ", ".join(str(self._traced.shapes[m]) for m in self._traced.tensor_inputs(n))
             reason = f"it fails on {sizes or 'its input'}: {error}; is input_size the model's own?"
-            raise self._traced.refuse(n, reason) from error
+            raise self._traced.error(n, reason) from error
         if isinstance(result, Tensor):
             self._traced.shapes[n] = tuple(result.shape)
         elif not (isinstance(result, tuple) and any(isinstance(r, Tensor) for r in result)):

@@ -1,6 +1,6 @@
-"""What a glTF file asks for, held against a bound before a parser that trusts it makes room for it.
+"""glTF files, whose demands are held against a bound before a parser that trusts them sees them.
 
-Its JSON may claim any number of zeros, name one piece of data a million times, put one mesh into a
+The JSON may claim any number of zeros, name one piece of data a million times, put one mesh into a
 scene as often, and name other files.
 """
 
@@ -8,6 +8,9 @@ import json
 import struct
 from pathlib import Path
 from typing import Any
+
+from sharedmlp.data.io.base import FormatError, MeshArrays
+from sharedmlp.data.io.trimesh_reader import load_with_trimesh
 
 # A mesh of ten million triangles asks for less.
 _MOST_BYTES = 1 << 31
@@ -18,20 +21,16 @@ _BYTES_A_VALUE = 16
 _BYTES_AN_OBJECT = 4096
 
 
-class GltfError(ValueError):
-    """The file must not be parsed; the message says why."""
-
-
 def check_gltf(path: Path, content: bytes) -> None:
     """Hold what a glTF file asks for against a bound.
 
     Args:
-        path: the file, beside which the files stand that it names.
-        content: its bytes, of `.gltf` or `.glb`.
+        path: The file; the files that it names have to be in its folder.
+        content: Its bytes, of `.gltf` or `.glb`.
 
     Raises:
-        GltfError: where it would take more than 2 GiB, or names a file that is not in its folder.
-        Exception: whatever reading JSON runs into.
+        FormatError: If it would take more than 2 GiB, or names a file that is not in its folder.
+        Exception: Whatever reading JSON runs into.
     """
     if path.suffix.lower() == ".glb":
         (length,) = struct.unpack_from("<I", content, 12)
@@ -39,14 +38,22 @@ def check_gltf(path: Path, content: bytes) -> None:
     tree = json.loads(content.decode("utf-8"))  # as trimesh does; json alone would guess
     asked = _named_bytes(path.parent, tree) + _asked_bytes(tree)
     if asked > _MOST_BYTES:
-        raise GltfError(
+        raise FormatError(
             f"it asks for about {asked} bytes, expected at most {_MOST_BYTES}: its counts are "
             "wrong, or it is made to exhaust memory"
         )
 
 
+def read_gltf(path: Path, content: bytes) -> MeshArrays:
+    """Read all meshes of a scene as one, after `check_gltf`; buffers may be files in its folder."""
+    import trimesh
+
+    resolver = trimesh.resolvers.FilePathResolver(str(path))
+    return load_with_trimesh(content, path.suffix.lower(), resolver)
+
+
 def _named_bytes(folder: Path, tree: dict[str, Any]) -> int:
-    """The sizes of the files that are named, as often as they are named."""
+    """Return the sizes of the files that are named, as often as they are named."""
     size = 0
     for buffer in tree.get("buffers", []):
         uri = buffer.get("uri", "data:")
@@ -54,13 +61,13 @@ def _named_bytes(folder: Path, tree: dict[str, Any]) -> int:
             continue
         named = folder / uri
         if not named.resolve().is_relative_to(folder.resolve()) or not named.is_file():
-            raise GltfError(f"it refers to {uri!r}, which is no file in its folder")
+            raise FormatError(f"it refers to {uri!r}, which is no file in its folder")
         size += named.stat().st_size
     return size
 
 
 def _asked_bytes(tree: dict[str, Any]) -> int:
-    """What its parts take, each copied."""
+    """Return how many bytes its parts take, each copied."""
     counts = [_count(accessor["count"]) for accessor in tree.get("accessors", [])]
     size = sum(_count(view["byteLength"]) for view in tree.get("bufferViews", []))
     for count, accessor in zip(counts, tree.get("accessors", []), strict=True):
@@ -83,5 +90,5 @@ def _mesh_bytes(mesh: dict[str, Any], counts: list[int]) -> int:
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or value < 0:  # one below zero would make up for others
-        raise GltfError(f"expected a count, found {value!r}")
+        raise FormatError(f"expected a count, found {value!r}")
     return value

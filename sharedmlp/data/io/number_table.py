@@ -22,11 +22,11 @@ def parse_floats(text: bytes, columns: int) -> NDArray[np.float64] | None:
     """Parse lines of decimal numbers.
 
     Args:
-        text: numbers separated by blanks, every line ended by a newline.
-        columns: the numbers that every line has to have.
+        text: Numbers separated by blanks, every line ended by a newline.
+        columns: The numbers that every line has to have.
 
     Returns:
-        (lines, columns), each number rounded as `float` rounds it; None where a line has more or
+        (lines, columns), each number rounded as `float` rounds it; None if a line has more or
         less, or anything is not a finite decimal number.
     """
     token_ends = _token_ends(text, columns)
@@ -43,14 +43,14 @@ def parse_floats(text: bytes, columns: int) -> NDArray[np.float64] | None:
 
 
 def parse_integers(text: bytes, columns: int) -> NDArray[np.int64] | None:
-    """As `parse_floats`, for integers; beyond 64 bits, the largest of their sign."""
+    """Parse integers as `parse_floats` does floats; beyond 64 bits, the largest of their sign."""
     token_ends = _token_ends(text, columns)
     values = None if token_ends is None else _parse(text, len(token_ends), np.int64)
     return None if values is None else values.reshape(-1, columns)
 
 
 def _token_ends(text: bytes, columns: int) -> NDArray[np.int64] | None:
-    """Where each number ends; None where a line has another count of them, or no lines."""
+    """Return where each number ends; None if a line has another count of them, or without lines."""
     if not text.endswith(b"\n") or text.translate(None, _CHARACTERS):
         return None
     characters = np.frombuffer(text, dtype=np.uint8)
@@ -62,7 +62,7 @@ def _token_ends(text: bytes, columns: int) -> NDArray[np.int64] | None:
     lines = token_ends.reshape(len(line_ends), columns)
     if (lines[:, -1] > line_ends).any() or (lines[1:, 0] < line_ends[:-1]).any():
         return None
-    # A sign alone would be a zero to the parser, and one behind a point would move in front of it.
+    # A sign alone would be a zero to the parser, and one after a point would move before it.
     signs = np.flatnonzero((characters == ord("+")) | (characters == ord("-")))
     before, after = characters[signs[signs > 0] - 1], signs + 1
     starts = (before <= ord(" ")) | (before == ord("e")) | (before == ord("E"))
@@ -72,7 +72,7 @@ def _token_ends(text: bytes, columns: int) -> NDArray[np.int64] | None:
 
 
 def _parse_decimals(text: bytes, token_ends: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """Numbers of few digits and no exponent: 1.25 is 125 / 10**2, and integers parse fast."""
+    """Parse numbers of few digits and no exponent: 1.25 is 125 / 10**2, and integers parse fast."""
     points = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("."))
     tokens = np.searchsorted(token_ends, points)
     if (np.diff(tokens) == 0).any():  # two points in a number
@@ -91,7 +91,7 @@ def _parse_decimals(text: bytes, token_ends: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _parse(text: bytes, count: int, dtype: type[np.generic]) -> NDArray[Any] | None:
-    """Numbers separated by blanks; None where there are more or less, or what is no number."""
+    """Parse numbers separated by blanks; None if there are more or less, or anything else."""
     with warnings.catch_warnings():
         # NumPy's parser stops at what is no number, and says so in a warning or an error.
         warnings.simplefilter("error", DeprecationWarning)

@@ -7,24 +7,16 @@ what is wrong.
 """
 
 import re
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sharedmlp.data.io.base import MeshArrays
 from sharedmlp.data.io.number_table import parse_floats, parse_integers
 
 _HEADER = re.compile(rb"OFF[ \t]*\n?[ \t]*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+\d{1,18})?[ \t]*\n")
 
 
-class PlainMesh(NamedTuple):
-    """The triangles of a plain OFF file: vertices (V, 3), faces (F, 3) of positions in them."""
-
-    vertices: NDArray[np.float64]
-    faces: NDArray[np.int64]
-
-
-def read_plain_off(content: bytes) -> PlainMesh | None:
+def read_plain_off(content: bytes) -> MeshArrays | None:
     """Read a plain OFF file, and only one that is sound.
 
     Plain is the keyword `OFF`, on its own line or before the counts, then a line for each vertex,
@@ -32,11 +24,11 @@ def read_plain_off(content: bytes) -> PlainMesh | None:
     ends, no comments, no blank lines but at the end.
 
     Args:
-        content: the bytes of the file.
+        content: The bytes of the file.
 
     Returns:
-        A mesh that holds what the header promises, all vertices finite, all corners there; None
-        for anything else.
+        A mesh that holds what the header promises, all vertices finite, all corners in
+        range; None for anything else.
     """
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -59,4 +51,4 @@ def read_plain_off(content: bytes) -> PlainMesh | None:
     corners = np.ascontiguousarray(faces[:, 1:])
     if corners.min() < 0 or corners.max() >= num_vertices:
         return None
-    return PlainMesh(vertices, corners)
+    return MeshArrays(vertices, corners)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sharedmlp.utils.optional_imports import require_modules
+
 # Where training programs keep a model's state dict in what they save.
 WRAPPERS = ("model_state_dict", "state_dict", "model")
 
@@ -27,10 +29,10 @@ torch.save(tensors, {converted!r})
 
 
 def read_state_dict(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a checkpoint and takes the state dict out of its wrappers.
+    """Read a checkpoint and takes the state dict out of its wrappers.
 
     Args:
-        source: A checkpoint, or the path of one: ``.safetensors``, or what ``torch.save`` writes.
+        source: A checkpoint, or the path of one: `.safetensors`, or what `torch.save` writes.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -46,7 +48,7 @@ def read_state_dict(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[
             f"expected a state dict, or a dict with one under {' or '.join(map(repr, WRAPPERS))}, "
             f"got a {type(checkpoint).__name__}: save model.state_dict()"
         )
-    # nn.DataParallel puts "module." in front of all keys.
+    # nn.DataParallel puts "module." before all keys.
     return {str(key).removeprefix("module."): value for key, value in checkpoint.items()}
 
 
@@ -64,12 +66,9 @@ def _read(path: Path) -> Any:
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(
-            f"reading {path} needs safetensors: pip install 'sharedmlp[export]'"
-        ) from error
+    require_modules("safetensors.torch", extra="export", purpose=f"Reading {path}")
+    from safetensors.torch import load_file
+
     return load_file(path)
 
 

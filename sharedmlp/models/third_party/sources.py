@@ -7,23 +7,23 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Style:
+class Source:
     """One repository's PointNet classifier.
 
-    Their pointwise layers are ``nn.Conv1d`` with weights ``(O, I, 1)``, those of the heads
-    ``nn.Linear``.
+    Their pointwise layers are `nn.Conv1d` with weights `(O, I, 1)`, those of the heads
+    `nn.Linear`.
 
     Attributes:
-        name: The value of the ``style`` argument.
-        source: Repository, file and class.
-        layers: A layer here -> their linear map and their batch norm, None where there is none.
-        architecture: The options of ``PointNet`` that make this network, by default.
+        name: The value of the `source` argument.
+        origin: Repository, file and class.
+        layers: A layer here -> their linear map and their batch norm, None if there is none.
+        architecture: The options of `ThirdPartyPointNet` that make this network, by default.
         variants: Further options, between which their code lets one choose.
         any_width: Whether their code lets one choose the width of the global feature.
     """
 
     name: str
-    source: str
+    origin: str
     layers: dict[str, tuple[str, str | None]]
     architecture: dict[str, Any]
     variants: tuple[dict[str, Any], ...] = ({},)
@@ -79,12 +79,12 @@ _WITHOUT_TNETS_ARCHITECTURE: dict[str, Any] = {
 
 # In the order of preference: with three channels and both T-Nets, the keys of yanx27 and fxia22 are
 # the same, and the dropout rate is the only difference of the networks.
-STYLES: dict[str, Style] = {
-    style.name: style
-    for style in (
-        Style(
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
             name="yanx27",
-            source="yanx27/Pointnet_Pointnet2_pytorch, models/pointnet_cls.py, get_model",
+            origin="yanx27/Pointnet_Pointnet2_pytorch, models/pointnet_cls.py, get_model",
             layers=_WITH_TNETS,
             architecture={**_WITH_TNETS_ARCHITECTURE, "dropout": (0.0, 0.4)},
             variants=(
@@ -92,16 +92,16 @@ STYLES: dict[str, Style] = {
                 {"in_channels": 6, "tnet_channels": 6},  # normal_channel=True
             ),
         ),
-        Style(
+        Source(
             name="fxia22",
-            source="fxia22/pointnet.pytorch, pointnet/model.py, PointNetCls",
+            origin="fxia22/pointnet.pytorch, pointnet/model.py, PointNetCls",
             layers=_WITH_TNETS,
             architecture={**_WITH_TNETS_ARCHITECTURE, "dropout": (0.0, 0.3)},
             variants=({"transforms": True}, {"transforms": "input"}),  # feature_transform
         ),
-        Style(
+        Source(
             name="learning3d",
-            source="vinits5/learning3d, models/classifier.py, Classifier of a PointNet",
+            origin="vinits5/learning3d, models/classifier.py, Classifier of a PointNet",
             layers={
                 "local_mlp.layers.0": ("feature_model.conv1", "feature_model.bn1"),
                 "local_mlp.layers.1": ("feature_model.conv2", "feature_model.bn2"),
@@ -121,9 +121,9 @@ STYLES: dict[str, Style] = {
             variants=({"point_norm": True}, {"point_norm": False}),  # use_bn
             any_width=True,  # emb_dims
         ),
-        Style(
+        Source(
             name="antao97",
-            source="antao97/dgcnn.pytorch, model.py, PointNet",
+            origin="antao97/dgcnn.pytorch, model.py, PointNet",
             layers={
                 "local_mlp.layers.0": ("conv1", "bn1"),
                 "local_mlp.layers.1": ("conv2", "bn2"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sharedmlp.models.pointnet import PointNet
 from sharedmlp.models.third_party.checkpoint import read_state_dict
-from sharedmlp.models.third_party.sources import STYLES, Style
+from sharedmlp.models.third_party.pointnet import DEFAULTS, ThirdPartyPointNet, network_of
+from sharedmlp.models.third_party.sources import SOURCES, Source
 
 _COUNTER = "num_batches_tracked"
 
@@ -25,28 +26,28 @@ class _Slot(NamedTuple):
 
 
 def load_weights(
-    source: str | os.PathLike[str] | Mapping[str, Any],
+    checkpoint: str | os.PathLike[str] | Mapping[str, Any],
     model: PointNet | None = None,
     *,
-    style: str | None = None,
+    source: str | None = None,
     **options: Any,
 ) -> PointNet:
-    """Loads the weights of another repository's PointNet classifier.
+    """Load the weights of another repository's PointNet classifier.
 
     The model gives the logits that the original code would, in evaluation and in training, on every
     backend; `sharedmlp.models.third_party` lists the repositories and what stays different, such as
     the log-probabilities that two of them return.
 
     Args:
-        source: A state dict, a checkpoint that has one under ``model_state_dict``, ``state_dict``
-            or ``model``, or the path of either, also as ``.safetensors``. ``module.`` in front of
-            the keys is fine, and old files without ``num_batches_tracked`` are.
+        checkpoint: A state dict, a checkpoint that has one under `model_state_dict`, `state_dict`
+            or `model`, or the path of either, also as `.safetensors`. `module.` before the keys is
+            fine, and so are old files without `num_batches_tracked`.
         model: A model to load into. None makes one with the options that the weights need, in
             training mode and with the weights' dtype.
-        style: ``"yanx27"``, ``"fxia22"``, ``"learning3d"`` or ``"antao97"``. None recognises it by
-            the keys; those of fxia22 with a feature transform are also yanx27's, and are taken for
+        source: `"yanx27"`, `"fxia22"`, `"learning3d"` or `"antao97"`. None recognizes it by the
+            keys; those of fxia22 with a feature transform are also yanx27's, and are taken for
             them, which decides on the dropout rate alone.
-        **options: Further arguments of a model to make, such as ``backend`` or ``dropout``.
+        **options: Further arguments of a model to make, such as `backend` or `dropout`.
 
     Returns:
         The model.
@@ -60,22 +61,22 @@ def load_weights(
     """
     if model is not None and options:
         raise ValueError(f"options make a new model, but there is one: leave out {sorted(options)}")
-    tensors = read_state_dict(source)
+    tensors = read_state_dict(checkpoint)
     candidates = [
         _Candidate(known, variant, tensors)
-        for known in ([_get_style(style)] if style else STYLES.values())
+        for known in ([_get_source(source)] if source else SOURCES.values())
         for variant in known.variants
     ]
     best = max(candidates, key=lambda candidate: candidate.likeness)
     best.check_keys()
     if model is None:
-        model = PointNet(**{**best.architecture, **options})
+        model = _make({**best.architecture, **options})
         model.to(next(value.dtype for value in tensors.values() if value.is_floating_point()))
     differences = _differences(_architecture_of(model), best.architecture)
     if differences:
         raise ValueError(
-            f"the weights are {best.style.name}'s ({best.style.source}), and the model is another "
-            f"network: {'; '.join(differences)}. Load into a model made by "
+            f"the weights are {best.source.name}'s ({best.source.origin}), and the model is "
+            f"another network: {'; '.join(differences)}. Load into a model made by "
             f"{_call(best.architecture)}, or leave out model and options"
         )
     state = {
@@ -86,12 +87,12 @@ def load_weights(
     return model
 
 
-def export_weights(model: PointNet, style: str) -> dict[str, Tensor]:
-    """Returns the weights as the code of another repository loads them, with ``strict=True``.
+def export_weights(model: PointNet, source: str) -> dict[str, Tensor]:
+    """Return the weights as the code of another repository loads them, with `strict=True`.
 
     Args:
         model: A model of the same network as theirs.
-        style: ``"yanx27"``, ``"fxia22"``, ``"learning3d"`` or ``"antao97"``.
+        source: `"yanx27"`, `"fxia22"`, `"learning3d"` or `"antao97"`.
 
     Returns:
         Copies of the tensors with their keys and shapes, on the model's device.
@@ -100,7 +101,7 @@ def export_weights(model: PointNet, style: str) -> dict[str, Tensor]:
         ValueError: If their code has no such network; the options that differ are listed, with the
             call that makes a model that it has.
     """
-    theirs = _get_style(style)
+    theirs = _get_source(source)
     have = _architecture_of(model)
     allowed = []
     for variant in theirs.variants:
@@ -112,7 +113,7 @@ def export_weights(model: PointNet, style: str) -> dict[str, Tensor]:
     differences, wanted = min(allowed, key=lambda pair: len(pair[0]))
     if differences:
         raise ValueError(
-            f"{theirs.source}, has no such network: {'; '.join(differences)}. It has that of "
+            f"{theirs.origin}, has no such network: {'; '.join(differences)}. It has that of "
             f"{_call(wanted)}"
         )
     state = model.state_dict()
@@ -123,14 +124,14 @@ def export_weights(model: PointNet, style: str) -> dict[str, Tensor]:
 
 
 class _Candidate:
-    """A guess of what a state dict is: the style, and the network read off the shapes."""
+    """A guess of what a state dict is: whose, and the network read off the shapes."""
 
-    def __init__(self, style: Style, variant: dict[str, Any], tensors: Mapping[str, Any]) -> None:
-        self.style = style
+    def __init__(self, source: Source, variant: dict[str, Any], tensors: Mapping[str, Any]) -> None:
+        self.source = source
         self._tensors = tensors
-        self.architecture = self._read_architecture({**style.architecture, **variant})
+        self.architecture = self._read_architecture({**source.architecture, **variant})
         with torch.device("meta"):
-            self.slots = _slots(style, PointNet(**self.architecture))
+            self.slots = _slots(source, _make(self.architecture))
         self._missing = [
             key for key in self.slots if key not in tensors and not key.endswith(_COUNTER)
         ]
@@ -138,15 +139,15 @@ class _Candidate:
 
     @property
     def likeness(self) -> tuple[int, int]:
-        """Orders candidates: more keys match if fewer are unknown; then fewer are missing."""
+        """Return what orders candidates: fewer unknown keys first, then fewer missing ones."""
         return -len(self._unknown), -len(self._missing)
 
     def check_keys(self) -> None:
-        """Raises a ValueError that lists the keys that do not match."""
+        """Raise a ValueError that lists the keys that do not match."""
         if not any(key in self.slots for key in self._tensors):
             raise ValueError(
-                f"the weights are of no known kind: expected those of {', '.join(STYLES)}, got the "
-                f"keys {_listed(self._tensors)}. Those of this library are loaded by "
+                f"the weights are of no known kind: expected those of {', '.join(SOURCES)}, got "
+                f"the keys {_listed(self._tensors)}. Those of this library are loaded by "
                 "model.load_state_dict"
             )
         wrong = [
@@ -157,13 +158,13 @@ class _Candidate:
         found = {"missing": self._missing, "unknown": self._unknown, "of another shape": wrong}
         if any(found.values()):
             raise ValueError(
-                f"the weights are most like {self.style.name}'s ({self.style.source}), but have "
+                f"the weights are most like {self.source.name}'s ({self.source.origin}), but have "
                 "keys that are "
                 + "; ".join(f"{what}: {_listed(keys)}" for what, keys in found.items() if keys)
             )
 
     def _read_architecture(self, expected: dict[str, Any]) -> dict[str, Any]:
-        """Puts the widths that the weights have in the place of the expected ones."""
+        """Replace the expected widths by those that the weights have."""
         architecture = {"num_classes": 1, **expected}
         for part, layers in (("local", "local_mlp"), ("global", "global_pool"), ("head", "head")):
             widths = expected[f"{part}_channels"]
@@ -179,18 +180,18 @@ class _Candidate:
         return architecture
 
     def _width(self, layer: str, dim: int, default: int) -> int:
-        shape = _shape_of(self._tensors.get(f"{self.style.layers[layer][0]}.weight"))
+        shape = _shape_of(self._tensors.get(f"{self.source.layers[layer][0]}.weight"))
         return max(1, shape[dim]) if shape is not None and len(shape) > dim else default
 
 
-def _slots(style: Style, model: PointNet) -> dict[str, _Slot]:
-    """Returns their keys of all tensors of a model of theirs."""
+def _slots(source: Source, model: PointNet) -> dict[str, _Slot]:
+    """Return their keys of all tensors of a model of theirs."""
     slots = {}
     for ours, tensor in model.state_dict().items():
         layer, part, name = ours.rsplit(".", 2)
-        theirs = style.layers.get(layer, (None, None))[0 if part == "linear" else 1]
+        theirs = source.layers.get(layer, (None, None))[0 if part == "linear" else 1]
         if theirs is None:
-            raise ValueError(f"{style.source}, has no place for {ours}: undo what added it")
+            raise ValueError(f"{source.origin}, has no place for {ours}: undo what added it")
         shape = tuple(tensor.shape)
         if len(shape) > 1 and "head" not in layer:  # over the points, theirs is an nn.Conv1d
             shape = (*shape[:2], 1)
@@ -203,13 +204,13 @@ def _architecture_of(model: PointNet) -> dict[str, Any]:
         raise ValueError(
             f"expected a PointNet, got a {type(model).__name__}: pass the PointNet in it"
         )
-    return model.architecture
+    return {**DEFAULTS, **model.architecture}
 
 
 def _differences(have: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Says in which options a network differs from the wanted one; empty if in none.
+    """Say in which options a network differs from the wanted one; empty if in none.
 
-    Dropout rates are the training's choice; where dropout stands is not.
+    Dropout rates are the training's choice; whether a layer has dropout is not.
     """
     drops = any(have["dropout"])
     found = []
@@ -226,19 +227,26 @@ def _differences(have: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _call(architecture: Mapping[str, Any]) -> str:
-    """Writes the call that makes a model, with the arguments that are not the defaults."""
-    defaults = inspect.signature(PointNet).parameters
-    arguments = {
-        name: value for name, value in architecture.items() if value != defaults[name].default
-    }
-    listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return f"create_model('pointnet', {listed})"
+    """Write the call that makes a model, with the arguments that are not the defaults."""
+    name, architecture = network_of(dict(architecture))
+    parameters = {**signature(PointNet).parameters, **signature(ThirdPartyPointNet).parameters}
+    listed = ", ".join(
+        f"{option}={value!r}"
+        for option, value in architecture.items()
+        if value != parameters[option].default
+    )
+    return f"create_model({name!r}, {listed})"
 
 
-def _get_style(name: str) -> Style:
-    if name not in STYLES:
-        raise ValueError(f"unknown style {name!r}: choose one of {', '.join(STYLES)}")
-    return STYLES[name]
+def _make(options: dict[str, Any]) -> PointNet:
+    name, options = network_of(options)
+    return (PointNet if name == "pointnet" else ThirdPartyPointNet)(**options)
+
+
+def _get_source(name: str) -> Source:
+    if name not in SOURCES:
+        raise ValueError(f"unknown source {name!r}: choose one of {', '.join(SOURCES)}")
+    return SOURCES[name]
 
 
 def _shape_of(value: object) -> tuple[int, ...] | None:

@@ -8,25 +8,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.ops.cpu.threads import thread_buffer
+from sharedmlp.ops.cpu.workspace import Buffer, workspace
 
 # Numbers of a buffer for gathered rows: it stays in the cache, and a call on it hides its overhead.
 _BUFFER = 65536
 # With fewer clouds than this the channels are split, so that there is work for several threads. It
 # must not depend on the number of threads: sums over other shapes may round differently.
-_JOBS = 8
+_CHUNKS = 8
 _FEWEST_CHANNELS = 16
 
 
 class Gather:
-    """The gathered rows of a table `(B, N, D)`, as jobs of one cloud and some channels each.
+    """The gathered rows of a table `(B, N, D)`, in chunks of one cloud and a group of channels.
 
     Attributes:
         table: `(B, N, D)`, contiguous.
         neighbors: `(B, Q, K)`.
         by_position: `(B, K, Q)`, the same, contiguous.
         splits: Into how many groups the channels are split.
-        num_jobs: How many jobs there are.
+        num_chunks: How many chunks there are.
     """
 
     def __init__(self, table: Tensor, neighbors: Tensor) -> None:
@@ -36,20 +36,20 @@ class Gather:
         self.by_position = neighbors.transpose(1, 2).contiguous()
         self.splits = 1
         while (
-            num_clouds * self.splits < _JOBS
+            num_clouds * self.splits < _CHUNKS
             and channels % (2 * self.splits) == 0
             and channels // (2 * self.splits) >= _FEWEST_CHANNELS
         ):
             self.splits *= 2
-        self.num_jobs = num_clouds * self.splits
+        self.num_chunks = num_clouds * self.splits
 
-    def job(self, number: int) -> Job:
-        """Return a job by its number."""
-        return Job(self, *divmod(number, self.splits))
+    def chunk(self, number: int) -> Chunk:
+        """Return a chunk by its number."""
+        return Chunk(self, *divmod(number, self.splits))
 
 
-class Job:
-    """One cloud and some of the channels.
+class Chunk:
+    """One cloud and a group of the channels.
 
     Attributes:
         cloud: The number of the cloud.
@@ -64,7 +64,7 @@ class Job:
         self._width = gather.table.shape[-1] // gather.splits
         self.columns = slice(split * self._width, (split + 1) * self._width)
 
-    def chunks(self) -> Iterator[slice]:
+    def tiles(self) -> Iterator[slice]:
         """Yield the centers, as many at a time as a buffer holds."""
         num_centers = self._gather.neighbors.shape[1]
         step = max(1, _BUFFER // self._width)
@@ -77,22 +77,23 @@ class Job:
         return rows if splits == 1 else rows * splits + self.split
 
     def narrow(self, table: Tensor) -> Tensor:
-        """View the cloud of a contiguous `(B, N, D)` as rows of this job's width."""
+        """View the cloud of a contiguous `(B, N, D)` as rows of this chunk's width."""
         return table[self.cloud].view(-1, self._width)
 
     def of(self, table: Tensor) -> Tensor:
-        """View this job's part of `(B, N, D)` as `(N, width)`."""
+        """View this chunk's part of `(B, N, D)` as `(N, width)`."""
         return table[self.cloud, :, self.columns]
 
-    def sums(self, some: slice) -> Tensor:
-        """Return the sums over the neighbors of some centers, `(q, width)`."""
-        rows = self.rows(self._gather.neighbors[self.cloud, some])
+    def sums(self, tile: slice) -> Tensor:
+        """Return the sums over the neighbors of the centers of a tile, `(q, width)`."""
+        rows = self.rows(self._gather.neighbors[self.cloud, tile])
         return functional.embedding_bag(rows, self.narrow(self._gather.table), mode="sum")
 
-    def largest(self, some: slice, tied: Tensor | None) -> Tensor:
-        """Return the largest neighbors of some centers, `(q, width)`, in a buffer."""
-        rows, table = self._by_position(some), self.narrow(self._gather.table)
-        best, gathered = self._buffer("best", some), self._buffer("gathered", some)
+    def largest(self, tile: slice, tied: Tensor | None) -> Tensor:
+        """Return the largest neighbors of the centers of a tile, `(q, width)`, in a buffer."""
+        rows, table = self._by_position(tile), self.narrow(self._gather.table)
+        best = self._take(workspace().best, tile)
+        gathered = self._take(workspace().gathered, tile)
         torch.index_select(table, 0, rows[0], out=best)
         for of_position in rows[1:]:
             torch.index_select(table, 0, of_position, out=gathered)
@@ -102,11 +103,12 @@ class Job:
             torch.where(tied[self.columns], gathered, best, out=best)
         return best
 
-    def positions(self, some: slice, values: Tensor) -> Tensor:
+    def positions(self, tile: slice, values: Tensor) -> Tensor:
         """Return the first position at which each of the largest values stands, `(q, width)`."""
-        rows, table = self._by_position(some), self.narrow(self._gather.table)
-        wanted = values[self.cloud, some, self.columns]
-        found, gathered = self._buffer("found", some).zero_(), self._buffer("gathered", some)
+        rows, table = self._by_position(tile), self.narrow(self._gather.table)
+        wanted = values[self.cloud, tile, self.columns]
+        found = self._take(workspace().positions, tile).zero_()
+        gathered = self._take(workspace().gathered, tile)
         # As numbers, not as bools and masks: these calls run at the speed of the cache.
         for position, of_position in enumerate(rows):
             torch.index_select(table, 0, of_position, out=gathered)
@@ -114,9 +116,8 @@ class Job:
             torch.maximum(found, gathered, out=found)
         return found.neg_().add_(len(rows)).long()
 
-    def _by_position(self, some: slice) -> Tensor:
-        return self.rows(self._gather.by_position[self.cloud, :, some])
+    def _by_position(self, tile: slice) -> Tensor:
+        return self.rows(self._gather.by_position[self.cloud, :, tile])
 
-    def _buffer(self, name: str, some: slice) -> Tensor:
-        size = (some.stop - some.start) * self._width
-        return thread_buffer(name, size, self._gather.table).view(-1, self._width)
+    def _take(self, buffer: Buffer, tile: slice) -> Tensor:
+        return buffer.take(self._gather.table, tile.stop - tile.start, self._width)

@@ -11,78 +11,52 @@ torch's own kernels are launched once for all points.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.sums import (
-    MomentSums,
-    PartialSums,
-    double_backward,
-    moment_gradients,
-    plain_moments,
-)
-from sharedmlp.ops.cpu.threads import run_jobs
-from sharedmlp.ops.cpu.tiles import split_rows, tile_buffer
+from sharedmlp.ops.cpu.sums import MomentSums, PartialSums, moment_gradients
+from sharedmlp.ops.cpu.threads import run_chunks
+from sharedmlp.ops.cpu.tiles import split_rows
+from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.custom_op import custom_op
+from sharedmlp.ops.interface import FoldedLinear
+from sharedmlp.ops.reference import double_backward, moments
 
 
-class FoldedLinear(NamedTuple):
-    """A hidden layer with batch norm folded in: `relu((x - center) @ weight.T + bias)`.
-
-    Attributes:
-        center: `(C,)`; a constant.
-        weight: `(D, C)`.
-        bias: `(D,)`.
-    """
-
-    center: Tensor
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Take `(..., C)` to `(..., D)`."""
-        return torch.relu((x - self.center) @ self.weight.t() + self.bias)
-
-    def write(self, x: Tensor, centered: Tensor, y: Tensor) -> None:
-        """Take `(M, C)` to `y (M, D)` by way of `centered (M, C)`, both overwritten."""
-        torch.sub(x, self.center, out=centered)
-        torch.addmm(self.bias, centered, self.weight.t(), out=y).relu_()
+def write_layer(layer: FoldedLinear, rows: Tensor, centered: Tensor, y: Tensor) -> None:
+    """Take `rows (M, C)` to `y (M, D)` by way of `centered (M, C)`, both overwritten."""
+    torch.sub(rows, layer.center, out=centered)
+    torch.addmm(layer.bias, centered, layer.weight.t(), out=y).relu_()
 
 
-def input_moments(x: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean `(C,)` and second moment `(C, C)` of the rows of `x (M, C)` less a center."""
-    mean, second = _moments(x, center)
+def input_moments(rows: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """See `Implementation.moments`."""
+    mean, second = _moments(rows, center)
     return mean, second
 
 
-def linear_bn_relu_moments(
-    x: Tensor, layer: FoldedLinear, center: Tensor
+def linear_bn_relu(
+    rows: Tensor, layer: FoldedLinear, center: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `layer(x)`, `(M, C) -> (M, D)`, and its moments around the center `(D,)`."""
-    y, mean, second = _linear_bn_relu(x, *layer, center)
+    """See `Implementation.linear_bn_relu`."""
+    y, mean, second = _linear_bn_relu(rows, *layer, center)
     return y, mean, second
 
 
-def linear_bn_relu(x: Tensor, layer: FoldedLinear) -> Tensor:
-    """Return `layer(x)`, `(M, C) -> (M, D)`."""
-    y: Tensor = _linear_bn_relu(x, *layer, None)[0]
-    return y
-
-
-def _moments_forward(x: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    jobs = split_rows(x)
-    sums = MomentSums(len(jobs), x, x.shape[1])
+def _moments_forward(rows: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    chunks = split_rows(rows)
+    sums = MomentSums(len(chunks), rows, rows.shape[1])
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
-            for rows in jobs[number]:
-                centered = tile_buffer("centered", x, x.shape[1])[: rows.stop - rows.start]
-                sums.add(number, torch.sub(x[rows], center, out=centered))
+            for tile in chunks[number]:
+                centered = workspace().centered.take(rows, *rows[tile].shape)
+                sums.add(number, torch.sub(rows[tile], center, out=centered))
 
-    run_jobs(worker, len(jobs))
-    return sums.means(len(x))
+    run_chunks(worker, len(chunks))
+    return sums.means(len(rows))
 
 
 def _moments_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
@@ -90,55 +64,58 @@ def _moments_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None
 
 
 def _moments_backward(ctx: Any, of_mean: Tensor, of_second: Tensor) -> tuple[Tensor | None, None]:
-    x, center = ctx.saved_tensors
+    rows, center = ctx.saved_tensors
     if torch.is_grad_enabled():  # somebody will differentiate the gradients again
-        of_x, _ = double_backward(plain_moments, (x, center), (of_mean, of_second))
-        return of_x, None
-    offset, matrix = moment_gradients(of_mean, of_second, len(x))
-    return _moments_gradient(x, center, offset, matrix), None
+        of_rows, _ = double_backward(moments, (rows, center), (of_mean, of_second))
+        return of_rows, None
+    offset, matrix = moment_gradients(of_mean, of_second, len(rows))
+    return _moments_gradient(rows, center, offset, matrix), None
 
 
-def _moments_gradient_forward(x: Tensor, center: Tensor, offset: Tensor, matrix: Tensor) -> Tensor:
-    of_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    jobs = split_rows(x)
+def _moments_gradient_forward(
+    rows: Tensor, center: Tensor, offset: Tensor, matrix: Tensor
+) -> Tensor:
+    of_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    chunks = split_rows(rows)
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
-            for rows in jobs[number]:
-                centered = tile_buffer("centered", x, x.shape[1])[: rows.stop - rows.start]
-                torch.sub(x[rows], center, out=centered)
-                torch.addmm(offset, centered, matrix, out=of_x[rows])
+            for tile in chunks[number]:
+                centered = workspace().centered.take(rows, *rows[tile].shape)
+                torch.sub(rows[tile], center, out=centered)
+                torch.addmm(offset, centered, matrix, out=of_rows[tile])
 
-    run_jobs(worker, len(jobs))
-    return of_x
+    run_chunks(worker, len(chunks))
+    return of_rows
 
 
 def _layer_forward(
-    x: Tensor, input_center: Tensor, weight: Tensor, bias: Tensor, center: Tensor | None
+    rows: Tensor, input_center: Tensor, weight: Tensor, bias: Tensor, center: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     layer = FoldedLinear(input_center, weight, bias)
-    y = x.new_empty(len(x), len(weight))
-    jobs = split_rows(x)
-    sums = MomentSums(len(jobs), x, len(weight))
+    y = rows.new_empty(len(rows), len(weight))
+    chunks = split_rows(rows)
+    sums = MomentSums(len(chunks), rows, len(weight))
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
-            for rows in jobs[number]:
-                count = rows.stop - rows.start
-                layer.write(x[rows], tile_buffer("inputs", x, x.shape[1])[:count], y[rows])
+            for tile in chunks[number]:
+                write_layer(
+                    layer, rows[tile], workspace().inputs.take(rows, *rows[tile].shape), y[tile]
+                )
                 if center is not None:
-                    centered = tile_buffer("centered", x, len(weight))[:count]
-                    sums.add(number, torch.sub(y[rows], center, out=centered))
+                    centered = workspace().centered.take(rows, *y[tile].shape)
+                    sums.add(number, torch.sub(y[tile], center, out=centered))
 
-    run_jobs(worker, len(jobs))
-    return (y, *sums.means(len(x)))
+    run_chunks(worker, len(chunks))
+    return (y, *sums.means(len(rows)))
 
 
 def _layer_fake(
-    x: Tensor, input_center: Tensor, weight: Tensor, bias: Tensor, center: Tensor | None
+    rows: Tensor, input_center: Tensor, weight: Tensor, bias: Tensor, center: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     width = weight.shape[0]
-    return x.new_empty(x.shape[0], width), x.new_empty(width), x.new_empty(width, width)
+    return rows.new_empty(rows.shape[0], width), rows.new_empty(width), rows.new_empty(width, width)
 
 
 def _layer_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -146,20 +123,20 @@ def _layer_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 
 
 def _layer_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    x, input_center, weight, bias, center, y = ctx.saved_tensors
+    rows, input_center, weight, bias, center, y = ctx.saved_tensors
     if torch.is_grad_enabled():  # somebody will differentiate the gradients again
 
-        def formula(x: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
-            y = FoldedLinear(*constants)(x)
-            return (y,) if center is None else (y, *plain_moments(y, center))
+        def formula(rows: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+            y = FoldedLinear(*constants)(rows)
+            return (y,) if center is None else (y, *moments(y, center))
 
         wanted = gradients[: 1 if center is None else 3]
-        return (*double_backward(formula, (x, input_center, weight, bias), wanted), None)
+        return (*double_backward(formula, (rows, input_center, weight, bias), wanted), None)
     offset = matrix = None
     if center is not None:
-        offset, matrix = moment_gradients(gradients[1], gradients[2], len(x))
-    of_x, of_weight, of_bias = _layer_gradient(
-        x,
+        offset, matrix = moment_gradients(gradients[1], gradients[2], len(rows))
+    of_rows, of_weight, of_bias = _layer_gradient(
+        rows,
         input_center,
         weight,
         y,
@@ -169,11 +146,11 @@ def _layer_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         matrix,
         ctx.needs_input_grad[0],
     )
-    return of_x if ctx.needs_input_grad[0] else None, None, of_weight, of_bias, None
+    return of_rows if ctx.needs_input_grad[0] else None, None, of_weight, of_bias, None
 
 
 def _layer_gradient_forward(
-    x: Tensor,
+    rows: Tensor,
     input_center: Tensor,
     weight: Tensor,
     y: Tensor,
@@ -181,35 +158,36 @@ def _layer_gradient_forward(
     center: Tensor | None,
     offset: Tensor | None,
     matrix: Tensor | None,
-    needs_x: bool,
+    needs_rows: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_x = torch.empty_like(x if needs_x else x[:0], memory_format=torch.contiguous_format)
-    jobs = split_rows(x)
-    sums = LinearBNReLUGradients(len(jobs), weight)
+    of_rows = torch.empty_like(
+        rows if needs_rows else rows[:0], memory_format=torch.contiguous_format
+    )
+    chunks = split_rows(rows)
+    sums = LinearBNReLUGradients(len(chunks), weight)
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
-            for rows in jobs[number]:
-                count = rows.stop - rows.start
-                inputs = tile_buffer("inputs", x, x.shape[1])[:count]
-                torch.sub(x[rows], input_center, out=inputs)
-                passed = tile_buffer("gradients", x, len(weight))[:count]
+            for tile in chunks[number]:
+                inputs = workspace().inputs.take(rows, *rows[tile].shape)
+                torch.sub(rows[tile], input_center, out=inputs)
+                passed = workspace().gradients.take(rows, *y[tile].shape)
                 if center is not None and offset is not None and matrix is not None:
-                    centered = tile_buffer("centered", x, len(weight))[:count]
-                    torch.sub(y[rows], center, out=centered)
-                    torch.addmm(of_y[rows], centered, matrix, out=passed).add_(offset)
+                    centered = workspace().centered.take(rows, *y[tile].shape)
+                    torch.sub(y[tile], center, out=centered)
+                    torch.addmm(of_y[tile], centered, matrix, out=passed).add_(offset)
                 else:
-                    passed.copy_(of_y[rows])
-                sums.add(number, passed, y[rows], inputs)
-                if needs_x:
-                    torch.mm(passed, weight, out=of_x[rows])
+                    passed.copy_(of_y[tile])
+                sums.add(number, passed, y[tile], inputs)
+                if needs_rows:
+                    torch.mm(passed, weight, out=of_rows[tile])
 
-    run_jobs(worker, len(jobs))
-    return (of_x, *sums.totals())
+    run_chunks(worker, len(chunks))
+    return (of_rows, *sums.totals())
 
 
 def _layer_gradient_fake(
-    x: Tensor,
+    rows: Tensor,
     input_center: Tensor,
     weight: Tensor,
     y: Tensor,
@@ -217,24 +195,25 @@ def _layer_gradient_fake(
     center: Tensor | None,
     offset: Tensor | None,
     matrix: Tensor | None,
-    needs_x: bool,
+    needs_rows: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_x = x.new_empty(x.shape if needs_x else (0, x.shape[1]))
-    return of_x, weight.new_empty(weight.shape), weight.new_empty(weight.shape[0])
+    of_rows = rows.new_empty(rows.shape if needs_rows else (0, rows.shape[1]))
+    return of_rows, weight.new_empty(weight.shape), weight.new_empty(weight.shape[0])
 
 
 class LinearBNReLUGradients:
     """The gradients of a hidden layer's weight and bias in the making."""
 
-    def __init__(self, num_jobs: int, weight: Tensor) -> None:
-        self._weight = PartialSums("hidden weights", num_jobs, weight, *weight.shape)
-        self._bias = PartialSums("hidden biases", num_jobs, weight, len(weight))
+    def __init__(self, num_chunks: int, weight: Tensor) -> None:
+        own = workspace()
+        self._weight = PartialSums(own.hidden_weight_sums, num_chunks, weight, *weight.shape)
+        self._bias = PartialSums(own.hidden_bias_sums, num_chunks, weight, len(weight))
 
-    def add(self, job: int, gradient: Tensor, y: Tensor, inputs: Tensor) -> None:
+    def add(self, chunk: int, gradient: Tensor, y: Tensor, inputs: Tensor) -> None:
         """Take the gradient `(M, D)` of y back through ReLU, in place, and add the layer's."""
         torch.ops.aten.threshold_backward(gradient, y, 0, grad_input=gradient)
-        self._weight[job].addmm_(gradient.t(), inputs)
-        self._bias[job].add_(gradient.sum(0))
+        self._weight[chunk].addmm_(gradient.t(), inputs)
+        self._bias[chunk].add_(gradient.sum(0))
 
     def totals(self) -> tuple[Tensor, Tensor]:
         """Return the gradients of the weight `(D, C)` and of the bias `(D,)`."""
@@ -244,12 +223,15 @@ class LinearBNReLUGradients:
 _moments_gradient = custom_op(
     "moments_backward",
     _moments_gradient_forward,
-    lambda x, center, offset, matrix: x.new_empty(x.shape),
+    lambda rows, center, offset, matrix: rows.new_empty(rows.shape),
 )
 _moments = custom_op(
     "moments",
     _moments_forward,
-    lambda x, center: (x.new_empty(x.shape[1]), x.new_empty(x.shape[1], x.shape[1])),
+    lambda rows, center: (
+        rows.new_empty(rows.shape[1]),
+        rows.new_empty(rows.shape[1], rows.shape[1]),
+    ),
     _moments_setup,
     _moments_backward,
 )

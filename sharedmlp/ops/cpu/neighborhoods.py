@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sharedmlp.ops.cpu.gather import Gather
-from sharedmlp.ops.cpu.sums import double_backward
-from sharedmlp.ops.cpu.threads import run_jobs
+from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.custom_op import custom_op
+from sharedmlp.ops.reference import double_backward
 
 
 class NeighborMax(NamedTuple):
@@ -76,13 +76,13 @@ def winning_positions(a: Tensor, neighbors: Tensor, values: Tensor) -> Tensor:
     positions = torch.empty_like(values, dtype=torch.int64)
     gather = Gather(a, neighbors)
 
-    def worker(jobs: Iterator[int]) -> None:
-        for job in map(gather.job, jobs):
-            for some in job.chunks():
-                found = job.positions(some, values)
-                positions[job.cloud, some, job.columns] = found
+    def worker(chunks: Iterator[int]) -> None:
+        for chunk in map(gather.chunk, chunks):
+            for tile in chunk.tiles():
+                found = chunk.positions(tile, values)
+                positions[chunk.cloud, tile, chunk.columns] = found
 
-    run_jobs(worker, gather.num_jobs)
+    run_chunks(worker, gather.num_chunks)
     return positions
 
 
@@ -118,24 +118,24 @@ def _forward(
     degrees = None if b is None else _degrees(neighbors, num_sources, a)
     gather = Gather(a, neighbors)
 
-    def worker(jobs: Iterator[int]) -> None:
-        for job in map(gather.job, jobs):
-            first, second = sums[job.cloud, :, job.columns]
+    def worker(chunks: Iterator[int]) -> None:
+        for chunk in map(gather.chunk, chunks):
+            first, second = sums[chunk.cloud, :, chunk.columns]
             if degrees is not None:
-                second.add_(job.of(a).square().t() @ degrees[job.cloud])
-            for some in job.chunks():
+                second.add_(chunk.of(a).square().t() @ degrees[chunk.cloud])
+            for tile in chunk.tiles():
                 if largest:
-                    values[job.cloud, some, job.columns] = job.largest(some, tied)
+                    values[chunk.cloud, tile, chunk.columns] = chunk.largest(tile, tied)
                 if b is None:
                     continue
-                of_centers = job.of(b)[some]
-                of_neighbors = job.sums(some)
+                of_centers = chunk.of(b)[tile]
+                of_neighbors = chunk.sums(tile)
                 first.add_(torch.add(of_neighbors, of_centers, alpha=num_neighbors).sum(0))
                 # the sum of 2 b_i s_i + K b_i^2
                 of_neighbors.add_(of_centers, alpha=num_neighbors / 2).mul_(of_centers)
                 second.add_(of_neighbors.sum(0), alpha=2)
 
-    run_jobs(worker, gather.num_jobs)
+    run_chunks(worker, gather.num_chunks)
     mean, second_moment = (sums.sum(0) / neighbors.numel()).to(a.dtype)
     return values, mean.clone(), second_moment.clone()
 
@@ -198,29 +198,29 @@ def _gradient_forward(
     degrees = None if b is None else _degrees(neighbors, num_sources, a)
     gather = Gather(a, neighbors)
 
-    def worker(jobs: Iterator[int]) -> None:
-        for job in map(gather.job, jobs):
-            u, v = offset[job.columns], slope[job.columns]
-            target = job.of(of_a)
+    def worker(chunks: Iterator[int]) -> None:
+        for chunk in map(gather.chunk, chunks):
+            u, v = offset[chunk.columns], slope[chunk.columns]
+            target = chunk.of(of_a)
             if b is not None and degrees is not None:
-                degree = degrees[job.cloud]
-                centers = _centers_by_source(neighbors[job.cloud], num_sources)
+                degree = degrees[chunk.cloud]
+                centers = _centers_by_source(neighbors[chunk.cloud], num_sources)
                 ends = degree.long().cumsum(0)
                 reverse = functional.embedding_bag(
-                    job.rows(centers), job.narrow(b), ends - degree.long(), mode="sum"
+                    chunk.rows(centers), chunk.narrow(b), ends - degree.long(), mode="sum"
                 )
-                reverse.addcmul_(job.of(a), degree[:, None]).mul_(v)
+                reverse.addcmul_(chunk.of(a), degree[:, None]).mul_(v)
                 torch.addcmul(reverse, degree[:, None], u, out=target)
-            for some in job.chunks():
+            for tile in chunk.tiles():
                 if len(values):
-                    positions = job.positions(some, values)
-                    winners = neighbors[job.cloud, some].gather(1, positions)
-                    target.scatter_add_(0, winners, job.of(of_values)[some])
+                    positions = chunk.positions(tile, values)
+                    winners = neighbors[chunk.cloud, tile].gather(1, positions)
+                    target.scatter_add_(0, winners, chunk.of(of_values)[tile])
                 if b is not None:
-                    sums = job.sums(some).add_(job.of(b)[some], alpha=num_neighbors)
-                    torch.addcmul(u * num_neighbors, sums, v, out=job.of(of_b)[some])
+                    sums = chunk.sums(tile).add_(chunk.of(b)[tile], alpha=num_neighbors)
+                    torch.addcmul(u * num_neighbors, sums, v, out=chunk.of(of_b)[tile])
 
-    run_jobs(worker, gather.num_jobs)
+    run_chunks(worker, gather.num_chunks)
     return of_a, of_b
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.ops.cpu.sums import double_backward
-from sharedmlp.ops.cpu.threads import run_jobs, thread_buffer
+from sharedmlp.ops.cpu.threads import run_chunks
+from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.custom_op import custom_op
+from sharedmlp.ops.reference import double_backward
 
 # Numbers of the rows that are made at a time, which then stay in the cache.
-_CHUNK = 65536
+_TILE = 65536
 
 
 def pair_rows(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:
@@ -31,10 +32,10 @@ def pair_rows(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:
     return rows
 
 
-def _chunks(neighbors: Tensor, channels: int) -> list[slice]:
-    """Return the centers, as many at a time as a chunk holds."""
+def _tiles(neighbors: Tensor, channels: int) -> list[slice]:
+    """Return the centers, as many at a time as a tile has."""
     num_centers, num_neighbors = neighbors.shape[1:]
-    step = max(1, _CHUNK // (num_neighbors * channels))
+    step = max(1, _TILE // (num_neighbors * channels))
     return [slice(start, start + step) for start in range(0, num_centers, step)]
 
 
@@ -45,19 +46,19 @@ def _formula(neighbors: Tensor, slope: float, a: Tensor, b: Tensor) -> tuple[Ten
 
 def _forward(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:
     rows = a.new_empty(*neighbors.shape, a.shape[2])
-    chunks = _chunks(neighbors, a.shape[2])
+    tiles = _tiles(neighbors, a.shape[2])
 
-    def worker(jobs: Iterator[int]) -> None:
-        for job in jobs:
-            cloud, number = divmod(job, len(chunks))
-            some = chunks[number]
-            out = rows[cloud, some]
-            torch.index_select(a[cloud], 0, neighbors[cloud, some].flatten(), out=out.flatten(0, 1))
-            out.add_(b[cloud, some, None])
+    def worker(chunks: Iterator[int]) -> None:
+        for chunk in chunks:
+            cloud, number = divmod(chunk, len(tiles))
+            tile = tiles[number]
+            out = rows[cloud, tile]
+            torch.index_select(a[cloud], 0, neighbors[cloud, tile].flatten(), out=out.flatten(0, 1))
+            out.add_(b[cloud, tile, None])
             if slope != 1:
                 functional.leaky_relu_(out, slope)
 
-    run_jobs(worker, len(a) * len(chunks))
+    run_chunks(worker, len(a) * len(tiles))
     return rows
 
 
@@ -81,22 +82,22 @@ def _gradient_forward(
     """Return the gradients of a and b: the sums over the pairs of each source and each center."""
     of_a = torch.zeros_like(a, memory_format=torch.contiguous_format)
     of_b = a.new_empty(*neighbors.shape[:2], a.shape[2])
-    chunks = _chunks(neighbors, a.shape[2])
+    tiles = _tiles(neighbors, a.shape[2])
 
-    def worker(jobs: Iterator[int]) -> None:
-        for cloud in jobs:
-            for some in chunks:
-                received, made = gradient[cloud, some], rows[cloud, some]
+    def worker(chunks: Iterator[int]) -> None:
+        for cloud in chunks:
+            for tile in tiles:
+                received, made = gradient[cloud, tile], rows[cloud, tile]
                 if slope != 1:
-                    out = thread_buffer("gradients of pairs", made.numel(), made).view_as(made)
+                    out = workspace().pair_gradients.take(made, *made.shape)
                     below = made.new_zeros(()) if slope == 0 else received * slope
                     received = torch.where(made > 0, received, below, out=out)
-                torch.sum(received, 1, out=of_b[cloud, some])
+                torch.sum(received, 1, out=of_b[cloud, tile])
                 of_a[cloud].index_add_(
-                    0, neighbors[cloud, some].flatten(), received.reshape(-1, a.shape[2])
+                    0, neighbors[cloud, tile].flatten(), received.reshape(-1, a.shape[2])
                 )
 
-    run_jobs(worker, len(a))
+    run_chunks(worker, len(a))
     return of_a, of_b
 
 

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.ops.cpu.sums import double_backward
-from sharedmlp.ops.cpu.threads import run_jobs, thread_buffer
+from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.tiles import split_into_chunks
+from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.layer import Activation
+from sharedmlp.ops.reference import double_backward
 
-# Numbers of a chunk of rows, which then stays in the cache.
-_CHUNK = 32768
+# Numbers of a tile of rows, which then stays in the cache.
+_TILE = 32768
 
 
 def scaled_activation(
@@ -41,10 +42,10 @@ def scaled_activation(
 
 
 def _chunks(rows: Tensor) -> list[list[slice]]:
-    """Split rows `(M, D)` into jobs, each a list of chunks."""
-    step = max(1, _CHUNK // rows.shape[1])
-    chunks = [slice(start, start + step) for start in range(0, len(rows), step)]
-    return [chunks[share] for share in split_into_chunks(len(chunks), rows)]
+    """Split rows `(M, D)` into chunks, each a list of tiles."""
+    step = max(1, _TILE // rows.shape[1])
+    tiles = [slice(start, start + step) for start in range(0, len(rows), step)]
+    return [tiles[share] for share in split_into_chunks(len(tiles), rows)]
 
 
 def _formula(
@@ -55,19 +56,19 @@ def _formula(
 
 def _forward(first: Tensor, second: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
     result = torch.empty_like(first, memory_format=torch.contiguous_format)
-    jobs = _chunks(first)
+    chunks = _chunks(first)
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
-            for some in jobs[number]:
-                out = torch.add(first[some], second[some], out=result[some])
+            for tile in chunks[number]:
+                out = torch.add(first[tile], second[tile], out=result[tile])
                 torch.addcmul(shift, out, scale, out=out)
                 if slope == 0:
                     out.relu_()
                 elif slope != 1:
                     functional.leaky_relu_(out, slope)
 
-    run_jobs(worker, len(jobs))
+    run_chunks(worker, len(chunks))
     return result
 
 
@@ -91,28 +92,28 @@ def _gradient_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the sum, the scale and the shift."""
     of_sum = torch.empty_like(first, memory_format=torch.contiguous_format)
-    jobs = _chunks(first)
-    sums = first.new_zeros(len(jobs), 2, first.shape[1])
+    chunks = _chunks(first)
+    sums = first.new_zeros(len(chunks), 2, first.shape[1])
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
             of_scale, of_shift = sums[number]
-            for some in jobs[number]:
-                out = of_sum[some]
-                y = thread_buffer("sums of ends", out.numel(), out).view_as(out)
-                torch.add(first[some], second[some], out=y)
+            for tile in chunks[number]:
+                out = of_sum[tile]
+                y = workspace().end_sums.take(out, *out.shape)
+                torch.add(first[tile], second[tile], out=y)
                 if slope == 1:
-                    out.copy_(gradient[some])
+                    out.copy_(gradient[tile])
                 else:
                     off = torch.addcmul(shift, y, scale, out=out) <= 0
                     # zero times an infinite gradient would be NaN
-                    below = gradient.new_zeros(()) if slope == 0 else gradient[some] * slope
-                    torch.where(off, below, gradient[some], out=out)
+                    below = gradient.new_zeros(()) if slope == 0 else gradient[tile] * slope
+                    torch.where(off, below, gradient[tile], out=out)
                 of_scale.add_(y.mul_(out).sum(0))
                 of_shift.add_(out.sum(0))
                 out.mul_(scale)
 
-    run_jobs(worker, len(jobs))
+    run_chunks(worker, len(chunks))
     of_scale, of_shift = sums.sum(0)
     return of_sum, of_scale.clone(), of_shift.clone()
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.threads import thread_buffer
+from sharedmlp.ops.cpu.workspace import workspace
 
 # A CPU's max with index looks at one number at a time, amax at a vector of them: so amax leaves
 # one candidate for each of this many columns modulo it, and max looks at those.
 _GROUP = 64
-# Numbers gathered for the winners' gradients at a time, so that they stay in the caches.
-GATHERED = 2**19
 
 
 def best_points(weight: Tensor, centered: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
@@ -27,13 +25,14 @@ def best_points(weight: Tensor, centered: Tensor, num_clouds: int) -> tuple[Tens
     """
     out_channels, count = len(weight), len(centered)
     points = centered.to(weight.dtype).t()
+    buffer = workspace().products
     if num_clouds > 1 or centered.device.type != "cpu":
-        products = thread_buffer("products", out_channels * count, points).view(-1, count)
+        products = buffer.take(points, out_channels, count)
         torch.mm(weight, points, out=products)
         best, where = products.view(out_channels, num_clouds, -1).max(-1)
         return best.t(), where.t()
     padded = -(-count // _GROUP) * _GROUP
-    products = thread_buffer("products", out_channels * padded, points).view(-1, padded)
+    products = buffer.take(points, out_channels, padded)
     products[:, count:] = -torch.inf
     torch.mm(weight, points, out=products[:, :count])
     groups = products.view(out_channels, -1, _GROUP)
@@ -53,13 +52,6 @@ def is_better(values: Tensor, earlier: Tensor) -> Tensor:
     return (values > earlier) | (values.isnan() & ~earlier.isnan())
 
 
-def products_at(centered: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
-    """Return `W_d . x` at the given points `(g, D)` of `centered (g * n, C)`."""
-    rows = flat_rows(indices, len(centered) // len(indices))
-    return (centered[rows].view(len(indices), *weight.shape) * weight).sum(-1)
-
-
-def flat_rows(indices: Tensor, num_points: int) -> Tensor:
-    """Turn points `(g, D)` of g clouds into rows of the clouds laid end to end."""
-    offsets = torch.arange(len(indices), device=indices.device)[:, None] * num_points
-    return (indices + offsets).flatten()
+def products_at(rows: Tensor, where: Tensor, weight: Tensor) -> Tensor:
+    """Return `W_d . row` for the rows `(M, C)` at `where (g, D)`."""
+    return (rows[where.flatten()].view(len(where), *weight.shape) * weight).sum(-1)

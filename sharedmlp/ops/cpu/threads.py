@@ -1,8 +1,8 @@
 """Run independent pieces of tensor work in threads that each work alone.
 
 One large parallel region after another makes every thread wait for the slowest at each of them,
-which costs most if another process takes turns on the same cores. Here each thread runs whole jobs
-with single-threaded kernels and meets the others once, at the end.
+which costs most if another process takes turns on the same cores. Here each thread runs whole
+chunks of the work with single-threaded kernels and meets the others once, at the end.
 
 No setting of the process changes, not even for a moment: `torch.set_num_threads` would also decide
 what threads that start meanwhile begin with, so a worker limits itself by the calls of OpenMP and
@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
-from threading import Lock, local
+from threading import Lock
 
 import torch
-from torch import Tensor
 
 
 @cache
@@ -100,29 +99,12 @@ _pool = _Pool()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.forget)
 
-_local = local()
 
+class _Numbers:
+    """The numbers of the chunks, handed out one at a time to whichever thread is free."""
 
-def thread_buffer(name: str, size: int, like: Tensor) -> Tensor:
-    """Return memory of this thread's own, `(size,)`, of undefined content.
-
-    On a CPU it is kept for the next call: a fresh buffer costs the system a page fault each 4 KiB.
-    """
-    if like.device.type != "cpu":
-        return like.new_empty(size)
-    key = (name, like.dtype, like.device, torch.is_inference_mode_enabled())
-    buffers: dict[object, Tensor] = _local.__dict__.setdefault("buffers", {})
-    buffer = buffers.get(key)
-    if buffer is None or len(buffer) < size:
-        buffer = buffers[key] = like.new_empty(size)
-    return buffer[:size]
-
-
-class _Jobs:
-    """The numbers of the jobs, handed out one at a time to whichever thread is free."""
-
-    def __init__(self, num_jobs: int) -> None:
-        self._numbers = iter(range(num_jobs))
+    def __init__(self, num_chunks: int) -> None:
+        self._numbers = iter(range(num_chunks))
         self._lock = Lock()
 
     def __iter__(self) -> Iterator[int]:
@@ -133,28 +115,31 @@ class _Jobs:
             return next(self._numbers)
 
 
-def run_jobs(worker: Callable[[Iterator[int]], None], num_jobs: int) -> None:
-    """Run `worker(jobs)` in as many threads as torch would use, each with its share of the jobs.
+def run_chunks(worker: Callable[[Iterator[int]], None], num_chunks: int) -> None:
+    """Run `worker(numbers)` in as many threads as torch would use, each with its share of chunks.
 
-    A worker makes its buffers once and then iterates over the numbers of the jobs that it gets. It
-    records no gradients and casts nothing automatically. What it writes must not depend on which
-    thread runs which job.
+    A worker iterates over the numbers of the chunks that it gets. It records no gradients and casts
+    nothing automatically. What it writes must not depend on which thread runs which chunk.
 
     If threads cannot be limited to themselves here, or none can be started any more because the
-    interpreter shuts down, the caller runs the jobs itself.
+    interpreter shuts down, the caller runs the chunks itself.
+
+    Args:
+        worker: What each thread calls once.
+        num_chunks: How many chunks there are.
 
     Raises:
-        Exception: The first error of a worker, when all of them have ended.
+        Exception: The first error of a worker, after all of them have ended.
     """
-    jobs = _Jobs(num_jobs)
+    numbers = _Numbers(num_chunks)
     inference = torch.is_inference_mode_enabled()
 
     def run() -> None:
         with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            worker(jobs)
+            worker(numbers)
 
     total = torch.get_num_threads()
-    count = min(total, num_jobs)
+    count = min(total, num_chunks)
     if count <= 1 or not _thread_limits():
         run()
         return

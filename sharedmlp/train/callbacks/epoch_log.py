@@ -6,15 +6,18 @@ import time
 
 import pytorch_lightning as pl
 
-_METRICS = {
+# The field's abbreviations and the number of digits; other metrics appear under their names.
+_ABBREVIATIONS = {
     "loss": ("loss", ".3f"),
-    "OA": ("overall_accuracy", ".1%"),
-    "mAcc": ("mean_class_accuracy", ".1%"),
+    "overall_accuracy": ("OA", ".1%"),
+    "mean_class_accuracy": ("mAcc", ".1%"),
 }
+# Of training, on augmented clouds by a network that changes meanwhile, the rest says little.
+_TRAIN_METRICS = ("loss", "overall_accuracy")
 
 
 class EpochLog(pl.Callback):
-    """Prints one line an epoch, above the progress bar where there is one.
+    """Print one line an epoch, above the progress bar if there is one.
 
     The training accuracy is that of the network as it changed over the epoch, on augmented clouds.
     """
@@ -23,15 +26,20 @@ class EpochLog(pl.Callback):
         self._start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the line; validation has run by then."""
+        """Print the line; validation has run by then."""
         parts = [f"epoch {trainer.current_epoch + 1:2d}/{trainer.max_epochs}:"]
         # By all processes: to read a metric is to add it up over them.
-        for stage, names in (("train", ("loss", "OA")), ("val", ("loss", "OA", "mAcc"))):
-            shown = [f"{name} {text}" for name in names if (text := _format(trainer, stage, name))]
+        for stage in ("train", "val"):
+            shown = [
+                _format(name, float(value))
+                for key, value in trainer.callback_metrics.items()
+                for metric_stage, _, name in [key.partition("/")]
+                if metric_stage == stage and (stage == "val" or name in _TRAIN_METRICS)
+            ]
             if shown:
                 parts.append(" ".join([stage, *shown]) + ",")
         if not trainer.is_global_zero:
@@ -41,8 +49,6 @@ class EpochLog(pl.Callback):
         (print if bar is None else bar.print)(" ".join(parts), flush=True)
 
 
-def _format(trainer: pl.Trainer, stage: str, name: str) -> str:
-    """Returns a metric of the epoch as text, or nothing where it was not measured."""
-    key, style = _METRICS[name]
-    value = trainer.callback_metrics.get(f"{stage}/{key}")
-    return "" if value is None else format(float(value), style)
+def _format(name: str, value: float) -> str:
+    label, style = _ABBREVIATIONS.get(name, (name, ".3f"))
+    return f"{label} {value:{style}}"

@@ -1,4 +1,4 @@
-"""The config of a run, there whole or not at all."""
+"""The configuration of a run as a file that is complete or absent."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pytorch_lightning.cli import SaveConfigCallback
 from sharedmlp.reports.classification import write_text
 
 
-class SaveWholeConfig(SaveConfigCallback):
-    """Lightning's callback, which itself writes in place; to be made with save_to_log_dir=False."""
+class AtomicSaveConfigCallback(SaveConfigCallback):
+    """Lightning's callback, which itself writes in place; needs `save_to_log_dir=False`."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Asks for the folder in every process, because they talk to each other about it."""
+        """Ask for the folder in every process, because they communicate about it."""
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Writes or replaces the file, in the first process."""
+        """Write or replace the file, in the first process."""
         write_text(
             self._folder / self.config_filename, self.parser.dump(self.config, skip_none=False)
         )

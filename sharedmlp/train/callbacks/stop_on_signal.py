@@ -1,4 +1,4 @@
-"""Ctrl-C: a training ends behind a step, with a checkpoint to go on from."""
+"""Ctrl-C: a training ends after the current step, with a checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+
+from sharedmlp.train.lightning_internals import decide_together, last_checkpoint
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training has ended because a signal asked for it.
+    """Raised when a training has ended because a signal asked for it.
 
     Attributes:
-        signum: The signal.
+        signum: The number of the signal.
     """
 
     def __init__(self, signum: int) -> None:
@@ -27,19 +27,19 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopOnSignal(pl.Callback):
-    """Makes SIGINT (Ctrl-C) and SIGTERM end a training where it can be resumed bit for bit.
+    """Make SIGINT (Ctrl-C) and SIGTERM end a training where it can be resumed bit for bit.
 
-    That is behind the step that runs, or behind the validation of the epoch if that has begun. The
-    checkpoint of the last epoch is then written anew (the ``ModelCheckpoint`` that monitors
-    nothing), and :class:`Interrupted` is raised. A second signal ends the training at once; the
-    checkpoint is then the one of before.
+    That is after the current step, or after the validation of the epoch if that has begun. The
+    checkpoint of the last epoch is then replaced (that of the `ModelCheckpoint` that monitors
+    nothing), and `Interrupted` is raised. A second signal ends the training at once; the checkpoint
+    then stays the previous one.
     """
 
     def __init__(self) -> None:
         self._signum: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals; when the fit ends, Lightning gives them back."""
+        """Handle the signals; when the fit ends, Lightning restores the previous handlers."""
         self._signum = None
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
@@ -53,7 +53,7 @@ class StopOnSignal(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Ends the training, unless the gradient is half summed up or the epoch is about to end."""
+        """End the training, unless a gradient is being accumulated or the epoch is about to end."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return
         if self._is_asked(trainer):
@@ -61,13 +61,13 @@ class StopOnSignal(pl.Callback):
             self._raise(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lets the epoch be the last one; its metrics are still to be logged."""
+        """Make the epoch the last one; its metrics are still to be logged."""
         if self._is_asked(trainer):
             self._save(trainer)
             trainer.should_stop = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ends the training behind its last epoch."""
+        """End the training after its last epoch."""
         if self._is_asked(trainer):
             self._raise(trainer)
 
@@ -76,11 +76,11 @@ class StopOnSignal(pl.Callback):
             raise KeyboardInterrupt
         self._signum = signum
         # Not print: the signal may have come in the middle of another one.
-        os.write(2, b"\nstopping behind this step; once more to stop at once\n")
+        os.write(2, b"\nstopping after this step; once more to stop at once\n")
 
     def _is_asked(self, trainer: pl.Trainer) -> bool:
-        """Returns whether any process was asked, the same in all of them."""
-        return trainer.strategy.reduce_boolean_decision(self._signum is not None, all=False)
+        """Return whether any process was asked, the same in all of them."""
+        return decide_together(trainer, self._signum is not None)
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = last_checkpoint(trainer)
@@ -91,7 +91,7 @@ class StopOnSignal(pl.Callback):
         path = last_checkpoint(trainer)
         if trainer.is_global_zero and path is not None:
             print(
-                f"\nstopped behind step {trainer.global_step}; to go on, run the same command with "
+                f"\nstopped after step {trainer.global_step}; to resume, run the same command with "
                 f"--ckpt_path {path}",
                 file=sys.stderr,
             )
@@ -99,15 +99,5 @@ class StopOnSignal(pl.Callback):
 
 
 def ignore_interrupts(worker_id: int) -> None:
-    """Makes a process that loads batches live on at a Ctrl-C, until the main process ends it."""
+    """Make a process that loads batches ignore Ctrl-C, until the main process ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def last_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """Returns where a training keeps its last state, None where it keeps none."""
-    if getattr(trainer, "fast_dev_run", 0):  # writes nothing
-        return None
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor is None:
-            return Path(callback.format_checkpoint_name({}))
-    return None

@@ -1,4 +1,4 @@
-"""What data modules share: which clouds are trained on, validated on and tested on."""
+"""What the data modules share: which clouds are trained on, validated on and tested on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -14,9 +13,9 @@ from sharedmlp.data import (
     Compose,
     DataError,
     PointCloudDataset,
-    PointPool,
+    PointCloudStore,
+    RandomFlip,
     RandomJitter,
-    RandomMirror,
     RandomPointDropout,
     RandomRotation,
     RandomScale,
@@ -26,10 +25,16 @@ from sharedmlp.data import (
     stratified_split,
 )
 from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
+from sharedmlp.train.lightning_internals import (
+    next_epoch,
+    run_seed,
+    trained_batches,
+    unrepeated_sampler,
+)
 from sharedmlp.train.sampler import EpochSampler, ResumableLoader, shard_batch_size
-from sharedmlp.utils.seeds import derive_seed, run_seed
+from sharedmlp.utils.seeds import derive_seed
 
-# The clouds of a batch: `points` (B, N, C), `label` and `index` (B,); `copies` is a list of further
+# The clouds of a batch: "points" (B, N, C), "label" and "index" (B,); "copies" is a list of further
 # points (B, N, C) to vote on in a test.
 Batch = dict[str, Any]
 Split = Literal["train", "test"]
@@ -37,36 +42,39 @@ _VOTE_SCALE = RandomScale(0.8, 1.25, anisotropic=True)
 
 
 class PointCloudDataModule(pl.LightningDataModule):
-    """What the data modules share; choose one of those that know where their clouds come from.
+    """The base of the data modules; a subclass knows where its clouds come from.
 
-    Validation clouds are carved out of the training split. The test split is opened by ``test``
-    and ``predict`` alone. Everything drawn depends on ``seed`` (which clouds validate, which points
+    Validation clouds are carved out of the training split. The test split is opened by `test` and
+    `predict` alone. Everything drawn depends on `seed` (which clouds validate, which points
     evaluation sees) or on the seed of the run and the epoch (order, points and augmentations in
     training), never on the number of workers or on an interruption.
 
     Args:
-        num_points: Points in a cloud, at most the points that the data holds for one.
-        batch_size: Clouds in a batch, of one process.
-        val_fraction: Share of each class of the training split that validates, in (0, 1).
-        seed: Of the validation split and of the points that evaluation sees.
-        num_workers: Processes that load batches; 0 for the main process, which is fast enough for
-            clouds in memory.
+        num_points: The number of points in a cloud, at most as many as the data holds for one.
+        batch_size: The number of clouds in a batch of one process.
+        val_fraction: The share of each class of the training split that validates, in (0, 1).
+        seed: The seed of the validation split and of the points that evaluation sees.
+        num_workers: The number of processes that load batches; 0 for the main process, which is
+            fast enough for clouds in memory.
         rotate: Whether training turns a cloud about the up axis by any angle.
         up_axis: The axis that points up in this data.
-        jitter: Standard deviation of the noise added to each coordinate in training, in units of
-            the sphere that clouds are scaled into; cut off at 5 times it.
-        scale_low: Smallest factor, drawn for each axis on its own, by which training scales.
-        scale_high: Largest such factor.
+        jitter: The standard deviation of the noise added to each coordinate in training, in units
+            of the sphere that clouds are scaled into; cut off at 5 times it.
+        scale_low: The smallest factor, drawn for each axis on its own, by which training scales.
+        scale_high: The largest such factor.
         mirror: The axis along which training mirrors about half of the clouds, if any.
-        translate: Largest shift along each axis in training.
-        point_dropout: Largest share of points that training drops.
-        test_votes: How many copies of a cloud a test averages the probabilities over: the cloud
-            itself, and others with points drawn anew, where there are more than ``num_points``,
-            scaled by 0.8 to 1.25 along each axis.
+        translate: The largest shift along each axis in training.
+        point_dropout: The largest share of points that training drops.
+        test_votes: The number of copies of a cloud that a test averages the probabilities over: the
+            cloud itself, and others with newly drawn points, if the data holds more than
+            `num_points`, scaled by 0.8 to 1.25 along each axis.
 
     Attributes:
         preprocessing: What a cloud has to be like for a network trained on these, of plain values;
-            checkpoints keep it. That they are centred and scaled is said where it was seen.
+            checkpoints keep it. That clouds are centered and scaled is noted if they are found so.
+
+    Raises:
+        ValueError: If `test_votes` is below 1.
     """
 
     def __init__(
@@ -101,7 +109,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         if rotate:
             transforms.append(RandomRotation(up_axis))
         if mirror:
-            transforms.append(RandomMirror(mirror))
+            transforms.append(RandomFlip(mirror))
         if (scale_low, scale_high) != (1.0, 1.0):
             transforms.append(RandomScale(scale_low, scale_high, anisotropic=True))
         if translate:
@@ -114,20 +122,20 @@ class PointCloudDataModule(pl.LightningDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes in the order of the labels, known before any cloud is read."""
+        """The names of the classes in the order of the labels, known before any cloud is read."""
         raise NotImplementedError
 
     @property
     def in_channels(self) -> int:
-        """Channels of a point."""
+        """The number of channels of a point."""
         return 3
 
-    def open_split(self, split: Split) -> PointPool:
-        """Reads a split, preparing it first where that is still to do."""
+    def open_split(self, split: Split) -> PointCloudStore:
+        """Read a split, preparing it first if necessary."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Opens the split that ``stage`` needs.
+        """Open the split that `stage` needs.
 
         Raises:
             DataError: If the split is empty, or no cloud is left to validate on.
@@ -146,46 +154,45 @@ class PointCloudDataModule(pl.LightningDataModule):
                 "validate on, and the best checkpoint is chosen by validation: raise val_fraction"
             )
         if are_normalized(pool.points[:: max(1, len(pool) // 256)]):
-            self.preprocessing |= {"centre": "mean", "scale": "unit sphere"}
+            self.preprocessing |= {"center": "mean", "scale": "unit sphere"}
         self.datasets["train"] = self._dataset(pool, train, resample=True)
         self.datasets["val"] = self._dataset(pool, val, resample=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Loads shuffled training clouds."""
+        """Load shuffled training clouds."""
         trainer = self.trainer
-        # The epoch of a resumed run. Lightning sets it too, but after its iterator has been made,
-        # when workers have already begun to load; `current_epoch` still lags behind here.
-        loop: Any = None if trainer is None else trainer.fit_loop
+        # Lightning sets the epoch of a resumed run too, but after its iterator has been made, when
+        # workers have already begun to load.
         sampler = EpochSampler(
             self.datasets["train"],
             batch_size=self.batch_size,
             num_replicas=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
-            epoch=loop.epoch_progress.current.processed if loop else 0,
+            epoch=next_epoch(trainer) if trainer else 0,
         )
         return ResumableLoader(
             sampler,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            trained_batches=lambda: loop.epoch_loop.batch_progress.current.ready if loop else 0,
+            trained_batches=lambda: trained_batches(trainer) if trainer else 0,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Loads the validation clouds."""
+        """Load the validation clouds."""
         return self._loader(self.datasets["val"])
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Loads the test clouds."""
+        """Load the test clouds."""
         return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Loads the test clouds: they are what predictions are made for."""
+        """Load the test clouds: they are what predictions are made for."""
         return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments a training batch on the device that trains, alike on every device.
+        """Augment a training batch on the device that trains, alike on every device.
 
-        A test batch gets the copies that are to be voted on.
+        A test batch gets the copies to vote on.
         """
         trainer = self.trainer
         if trainer is not None and trainer.training:
@@ -203,7 +210,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
         return _VOTE_SCALE(points, generator)
 
-    def _dataset(self, pool: PointPool, indices: Any, *, resample: bool) -> PointCloudDataset:
+    def _dataset(self, pool: PointCloudStore, indices: Any, *, resample: bool) -> PointCloudDataset:
         return PointCloudDataset(
             pool,
             num_points=self.num_points,
@@ -213,14 +220,11 @@ class PointCloudDataModule(pl.LightningDataModule):
         )
 
     def _loader(self, dataset: PointCloudDataset) -> DataLoader[Batch]:
-        """Loads a data set in order; of several processes each has clouds that no other has."""
+        """Load a data set in order; each process has clouds that no other has."""
         world_size = self.trainer.world_size if self.trainer else 1
         sampler = None
         if self.trainer and world_size > 1:
-            # Lightning's default would repeat clouds until all processes have equally many.
-            sampler = UnrepeatedDistributedSampler(
-                dataset, num_replicas=world_size, rank=self.trainer.global_rank, shuffle=False
-            )
+            sampler = unrepeated_sampler(dataset, world_size, self.trainer.global_rank)
         return DataLoader(
             dataset,
             batch_size=shard_batch_size(len(dataset), self.batch_size, world_size),

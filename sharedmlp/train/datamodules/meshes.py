@@ -7,7 +7,7 @@ from typing import Any
 
 from sharedmlp.data import (
     SHAPE_CLASSES,
-    PointPool,
+    PointCloudStore,
     find_class_names,
     prepare_mesh_tree,
     read_hdf5,
@@ -18,17 +18,17 @@ from sharedmlp.train.datamodules.base import PointCloudDataModule, Split
 
 
 class MeshTreeDataModule(PointCloudDataModule):
-    """Meshes in the ModelNet layout: ``<root>/<class>/{train,test}/<name>.off`` or other formats.
+    """Meshes in the ModelNet layout: `<root>/<class>/{train,test}/<name>.off` or other formats.
 
     The first run samples a pool of points from each mesh into a cache; every access draws
-    ``num_points`` of them.
+    `num_points` of them.
 
     Args:
-        root: Folder of the class folders.
-        pool_size: Points sampled from a mesh.
+        root: The folder of the class folders.
+        pool_size: The number of points sampled from a mesh.
         normals: Whether to add the normal of the face that a point lies on: six channels.
-        cache_dir: Where the cache is; ``<root>/.sharedmlp_cache`` where None.
-        **options: Arguments of :class:`PointCloudDataModule`.
+        cache_dir: The folder of the cache; `<root>/.sharedmlp_cache` by default.
+        **options: Arguments of `PointCloudDataModule`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class MeshTreeDataModule(PointCloudDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the class folders, sorted."""
+        """The names of the class folders, sorted."""
         if not self.root.is_dir():
             raise FileNotFoundError(
                 f"{self.root} is no folder: expected meshes in "
@@ -63,13 +63,13 @@ class MeshTreeDataModule(PointCloudDataModule):
         return 6 if self.normals else 3
 
     def prepare_data(self) -> None:
-        """Samples the split that is about to be used, by one process of each machine."""
+        """Sample the split that is about to be used, by one process of each machine."""
         assert self.trainer is not None
         testing = self.trainer.testing or self.trainer.predicting
         self.open_split("test" if testing else "train")
 
-    def open_split(self, split: Split) -> PointPool:
-        """Opens the cache of a split, sampling the meshes first where it is missing or stale."""
+    def open_split(self, split: Split) -> PointCloudStore:
+        """Open the cache of a split, sampling the meshes first if it is missing or stale."""
         return prepare_mesh_tree(
             self.root,
             split,
@@ -84,8 +84,8 @@ class ShapesDataModule(MeshTreeDataModule):
     """Generated meshes, written as OFF files on first use; needs no download.
 
     Args:
-        root: Folder to write to.
-        **options: Arguments of :class:`MeshTreeDataModule` and :class:`PointCloudDataModule`.
+        root: The folder to write to.
+        **options: Arguments of `MeshTreeDataModule` and `PointCloudDataModule`.
     """
 
     def __init__(self, root: str = "data/shapes", **options: Any) -> None:
@@ -93,24 +93,24 @@ class ShapesDataModule(MeshTreeDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the generated classes, sorted as folders are."""
+        """The names of the generated classes, sorted as folders are."""
         return sorted(SHAPE_CLASSES)
 
     def prepare_data(self) -> None:
-        """Writes the meshes where they are missing, then samples the split."""
+        """Write missing meshes, then sample the split."""
         write_shapes(self.root)
         super().prepare_data()
 
 
 class HDF5DataModule(PointCloudDataModule):
-    """Sampled clouds in the layout of ``modelnet40_ply_hdf5_2048``.
+    """Sampled clouds in the layout of `modelnet40_ply_hdf5_2048`.
 
-    That set has y up: say so with ``up_axis``.
+    That set has y up: say so with `up_axis`.
 
     Args:
-        root: Folder with ``train_files.txt``, ``test_files.txt``, ``shape_names.txt`` and the
-            HDF5 files.
-        **options: Arguments of :class:`PointCloudDataModule`.
+        root: The folder with `train_files.txt`, `test_files.txt`, `shape_names.txt` and the HDF5
+            files.
+        **options: Arguments of `PointCloudDataModule`.
     """
 
     def __init__(self, root: str, **options: Any) -> None:
@@ -119,7 +119,7 @@ class HDF5DataModule(PointCloudDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The lines of ``shape_names.txt``."""
+        """The lines of `shape_names.txt`."""
         if not self.root.is_dir():
             raise FileNotFoundError(
                 f"{self.root} is no folder: unpack a sampled set in the layout of "
@@ -128,8 +128,8 @@ class HDF5DataModule(PointCloudDataModule):
             )
         return list(read_hdf5_class_names(self.root))
 
-    def open_split(self, split: Split) -> PointPool:
-        """Reads the HDF5 files of a split into memory."""
+    def open_split(self, split: Split) -> PointCloudStore:
+        """Read the HDF5 files of a split into memory."""
         if split == "test" and not (self.root / "test_files.txt").is_file():
             raise FileNotFoundError(
                 f"{self.root} has no test split (test_files.txt is missing): measure with "

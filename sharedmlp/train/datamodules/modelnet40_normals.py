@@ -1,26 +1,30 @@
-"""The data module of ``modelnet40_normal_resampled``."""
+"""The data module of `modelnet40_normal_resampled`."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from sharedmlp.data import PointPool, prepare_resampled, read_resampled_class_names
+from sharedmlp.data import (
+    PointCloudStore,
+    prepare_modelnet40_normals,
+    read_modelnet40_normals_class_names,
+)
 from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.datamodules.meshes import MeshTreeDataModule
 
 
-class NormalResampledDataModule(MeshTreeDataModule):
-    """Clouds with normals in the text layout of ``modelnet40_normal_resampled``.
+class ModelNet40NormalsDataModule(MeshTreeDataModule):
+    """Clouds with normals in the text layout of `modelnet40_normal_resampled`.
 
     The first run parses the text into a cache, as meshes are sampled into one. That set has y up:
-    say so with ``up_axis``.
+    say so with `up_axis`.
 
     Args:
-        root: Folder with ``modelnet40_train.txt``, ``modelnet40_test.txt``,
-            ``modelnet40_shape_names.txt`` and the class folders.
+        root: The folder with `modelnet40_train.txt`, `modelnet40_test.txt`,
+            `modelnet40_shape_names.txt` and the class folders.
         subset: Which of its two lists to use.
-        pool_size: Points kept of a cloud, of the 10,000 that it has.
-        **options: Arguments of :class:`MeshTreeDataModule` and :class:`PointCloudDataModule`.
+        pool_size: The number of points kept of a cloud, of the 10,000 that it has.
+        **options: Arguments of `MeshTreeDataModule` and `PointCloudDataModule`.
     """
 
     def __init__(
@@ -36,11 +40,11 @@ class NormalResampledDataModule(MeshTreeDataModule):
     @property
     def class_names(self) -> list[str]:
         """The lines of the file of names."""
-        return list(read_resampled_class_names(self.root, self.subset))
+        return list(read_modelnet40_normals_class_names(self.root, self.subset))
 
-    def open_split(self, split: Split) -> PointPool:
-        """Opens the cache of a split, parsing the text first where it is missing or stale."""
-        return prepare_resampled(
+    def open_split(self, split: Split) -> PointCloudStore:
+        """Open the cache of a split, parsing the text first if it is missing or stale."""
+        return prepare_modelnet40_normals(
             self.root,
             split,
             subset=self.subset,

@@ -10,8 +10,8 @@ from torch import nn
 from sharedmlp import SharedMLP, SharedMLPMaxPool, create_model
 from sharedmlp.convert import ConversionError, convert_backend
 from sharedmlp.convert.backends.adapted import Adapted
-from tests.convert.foreign import ConvNet, ConvPointNet, MixerBlock
 from tests.convert.steps import compare_steps, same_state, snapshot, types_of, untouched
+from tests.convert.third_party import ConvNet, ConvPointNet, MixerBlock
 from tests.formula import randomize
 from tests.tolerances import assert_close
 
@@ -31,7 +31,7 @@ MODELS = {
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", MODELS)
-def test_foreign_models_give_the_same(name, backend, training, dtype):
+def test_models_of_others_give_the_same(name, backend, training, dtype):
     make, shape, names = MODELS[name]
     original = make().to(dtype).train(training)
     randomize(original)
@@ -225,7 +225,7 @@ def test_never_half_done(monkeypatch):
             raise MemoryError
         return nn.Identity()
 
-    monkeypatch.setattr("sharedmlp.convert.backends.model.on_backend", fail)
+    monkeypatch.setattr("sharedmlp.convert.backends.model.make_on_backend", fail)
     with pytest.raises(MemoryError):
         convert_backend(model, "conv2d", inplace=True)
     assert untouched(model, before, types)

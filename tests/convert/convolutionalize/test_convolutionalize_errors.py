@@ -157,7 +157,7 @@ BEHIND = {
     ),
     "weights per feature": (
         behind(lambda self, x: self.act(x), act=nn.PReLU(400)),
-        r"PReLU.*Spread\(channels=16, height=5, width=5\).*mode=\"flatten\"",
+        r"PReLU.*MapShape\(channels=16, height=5, width=5\).*mode=\"flatten\"",
     ),
     "the number of features": (
         behind(lambda self, x: x / x.size(1)),

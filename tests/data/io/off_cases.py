@@ -47,7 +47,7 @@ GOOD = {
     "quad": (f"OFF\n4 1 0\n{SQUARE}4 0 1 2 3\n", 4, 2, 1),
     "pentagon": (f"OFF\n5 1 0\n{SQUARE}-1 0.5 0\n5 0 1 2 3 4\n", 5, 3, 1.5),
     "triangle and quad": (f"OFF\n5 2 0\n{SQUARE}-1 0.5 0\n3 0 3 4\n4 0 1 2 3\n", 5, 3, 1.5),
-    "face colours": (
+    "face colors": (
         TETRAHEDRON.replace("3 0 2 1", "3 0 2 1 255 0 0")
         .replace("3 0 1 3", "3 0 1 3 1 .5 0 1")
         .replace("3 1 2 3", "3 1 2 3 7"),
@@ -117,7 +117,7 @@ def face(found, line=9):
 
 def color(found, line=9):
     return (
-        f"line {line}: after the 3 corners of a face, expected nothing or a colour of 1, 3 or 4 "
+        f"line {line}: after the 3 corners of a face, expected nothing or a color of 1, 3 or 4 "
         f"numbers; found {found!r}"
     )
 
@@ -127,7 +127,7 @@ def corner(number):
 
 
 NINES = "9" * 57 + "..."
-ALONE = "alone or with a normal (3 values), a colour (3 or 4) or a texture coordinate (2), found "
+ALONE = "alone or with a normal (3 values), a color (3 or 4) or a texture coordinate (2), found "
 
 # name: (content, the reason)
 BAD = {
@@ -233,7 +233,7 @@ BAD = {
     "two values": (edit("1 0 0", "1 0"), vertex(4, "1 0")),
     "one value more": (edit("1 0 0", "1 0 0 0"), vertex(4, "1 0 0 0")),
     "two values in all": ("OFF\n3 1 0\n0 0\n1 0\n0 1\n3 0 1 2\n", vertex(3, "0 0", width=2)),
-    "a colour that is cut short": (
+    "a color that is cut short": (
         "COFF\n3 1 0\n0 0 0 9 9 9 9\n1 0 0 9 9 9\n0 1 0 9 9 9 9\n3 0 1 2\n",
         vertex(4, "1 0 0 9 9 9", width=7),
     ),
@@ -248,7 +248,7 @@ BAD = {
     "-1.#IND at the end": (edit("1 0 0", "0 0 -1.#IND"), finite("0 0 -1.#IND")),
     "1.#QNAN": (edit("1 0 0", "0 0 1.#QNAN0"), finite("0 0 1.#QNAN0")),
     "1.#INF": (edit("1 0 0", "0 1.#INF 0"), finite("0 1.#INF 0")),
-    "a NaN in a colour": (
+    "a NaN in a color": (
         "COFF\n3 1 0\n0 0 0 0 0 0\n1 0 0 nan 0 0\n0 1 0 0 0 0\n3 0 1 2\n",
         finite("1 0 0 nan 0 0"),
     ),
@@ -302,8 +302,8 @@ BAD = {
     "face size that is a word": (edit("3 1 2 3", "f 1 2 3"), face("f 1 2 3")),
     "huge face size": (edit("3 1 2 3", "1000000000000 1 2 3"), face("1000000000000 1 2 3")),
     "no face size": (edit("3 1 2 3", "1 2 3"), face("1 2 3")),
-    "a colour of two values": (edit("3 1 2 3", "3 1 2 3 9 9"), color("3 1 2 3 9 9")),
-    "a colour that is a word": (edit("3 1 2 3", "3 1 2 3 red"), color("3 1 2 3 red")),
+    "a color of two values": (edit("3 1 2 3", "3 1 2 3 9 9"), color("3 1 2 3 9 9")),
+    "a color that is a word": (edit("3 1 2 3", "3 1 2 3 red"), color("3 1 2 3 red")),
     # Nothing to sample from.
     "no area": (
         "OFF\n3 1 0\n0 0 0\n.1 .1 .1\n.3 .3 .3\n3 0 1 2\n",

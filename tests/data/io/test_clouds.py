@@ -60,7 +60,7 @@ def claim(shape):
         ("a.npy", claim((10**12, 3)), "holds no array of numbers"),
         ("a.npy", np.array([["a", "b", "c"]]), "expected an array of numbers, got dtype <U1"),
         ("a.npy", np.ones((4, 3), complex), "expected an array of numbers, got dtype complex128"),
-        ("a.npy", np.array([{}]), "holds no array of numbers"),
+        ("a.npy", np.array([{}]), "expected an array of numbers, got dtype object"),
         ("a.npy", np.ones((2, 4, 3)), r"\(N, 3 or more\), got \(2, 4, 3\)"),
         ("a.npy", np.ones((4, 2)), r"\(N, 3 or more\), got \(4, 2\)"),
         ("a.npy", np.array([[1, 2, 3], [1, np.nan, 3]]), r"point 1 \(from 0\) is not finite"),
@@ -73,7 +73,7 @@ def claim(shape):
         ("a.txt", b"\xff\xfe\x00", "holds no array of numbers"),
         ("a.xyz", b"1 2\n", r"got \(1, 2\)"),
         ("a.off", b"OFF\n", "the file ends before"),
-        ("a", b"OFF\n", "trimesh cannot read it"),
+        ("a", b"OFF\n", "cannot be read: expected one of"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_its_reason(tmp_path, recwarn, name, content, reason):

@@ -53,11 +53,11 @@ def ply(vertices: str, faces: str) -> str:
         ("cloud.ply", ply(VERTICES, ""), "no faces"),
         ("cloud.xyz", VERTICES, "no faces"),
         ("nan.obj", "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "vertex 0"),
-        ("empty.ply", "", "trimesh cannot read it"),
+        ("empty.ply", "", "cannot be parsed as .ply"),
         ("empty.stl", "", ""),
         ("binary.obj", bytes(range(256)), ""),
-        ("cut.glb", b"glTF\2\0\0\0", "trimesh cannot read it"),
-        ("mesh.docx", "hello", "trimesh cannot read it"),
+        ("cut.glb", b"glTF\2\0\0\0", "cannot be parsed as .glb"),
+        ("mesh.docx", "hello", "cannot be read: expected one of"),
     ],
 )
 def test_other_formats_that_have_to_be_refused(name, content, message, tmp_path):

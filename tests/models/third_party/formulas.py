@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 @dataclass
 class Original:
-    """A foreign network: tensors, mode, and the operations that it is made of."""
+    """A network of another repository: tensors, mode, and the operations that it is made of."""
 
     tensors: dict
     training: bool = False
@@ -142,7 +142,7 @@ def antao97_keys(width, classes):
     return shapes | linear_keys("linear2", (512, classes))
 
 
-# What it is -> (style, channels of a point, keys and shapes).
+# What it is -> (source, channels of a point, keys and shapes).
 LAYOUTS = {
     "yanx27": ("yanx27", 3, with_tnets_keys(3, 7, True)),
     "yanx27 with normals": ("yanx27", 6, with_tnets_keys(6, 7, True)),

@@ -5,7 +5,14 @@ import re
 import pytest
 import torch
 
-from sharedmlp.models import PointNet, create_model, export_weights, load_weights
+from sharedmlp.models import (
+    PointNet,
+    ThirdPartyPointNet,
+    create_model,
+    export_weights,
+    load_weights,
+)
+from sharedmlp.models.third_party.pointnet import DEFAULTS
 from tests.models.third_party.formulas import LAYOUTS, Original, random_tensors
 from tests.tolerances import assert_close
 
@@ -54,9 +61,9 @@ def test_the_logits_are_the_originals(name, backend, fused, dtype):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_training_step_is_the_originals(name, fused):
     """Logits with dropout, gradients, running statistics and counters, by what is exported."""
-    style, rate = LAYOUTS[name][0], 0.1
+    source, rate = LAYOUTS[name][0], 0.1
     tensors, points = random_tensors(name), points_for(name, clouds=6)
-    model = load_weights(tensors, style=style, backend="conv1d", fused=fused).train()
+    model = load_weights(tensors, source=source, backend="conv1d", fused=fused).train()
     net = Original({k: v.clone() for k, v in tensors.items()}, training=True)
     learned = {
         k: v.requires_grad_()
@@ -78,7 +85,7 @@ def test_a_training_step_is_the_originals(name, fused):
             parameter -= rate * parameter.grad
         for tensor in learned.values():
             tensor -= rate * tensor.grad
-    exported = export_weights(model, style)
+    exported = export_weights(model, source)
     # Through batch norm the gradients of small batches grow: compare at the scale of the largest.
     scale = max(rate * tensor.grad.abs().max().item() for tensor in learned.values())
     assert set(exported) == set(net.tensors)
@@ -90,22 +97,23 @@ def test_a_training_step_is_the_originals(name, fused):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_out_and_in_again_is_bit_identical(name):
-    style, _, shapes = LAYOUTS[name]
+    source, _, shapes = LAYOUTS[name]
     tensors = random_tensors(name, torch.float32)
-    model = load_weights(tensors, style=style, backend="conv2d")
-    exported = export_weights(model, style)
+    model = load_weights(tensors, source=source, backend="conv2d")
+    exported = export_weights(model, source)
     assert {key: tuple(value.shape) for key, value in exported.items()} == shapes
     for key, value in exported.items():
         assert value.dtype == tensors[key].dtype
         assert torch.equal(value, tensors[key]), key
-    again = load_weights(exported, PointNet(**model.architecture, backend="linear"), style=style)
+    other = type(model)(**model.architecture, backend="linear")
+    again = load_weights(exported, other, source=source)
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key].flatten(), value.flatten()), key
     exported["bn1.weight"].zero_()  # a copy
     assert model.state_dict()["head.layers.0.norm.weight"].any()
 
 
-def test_the_keys_tell_the_style():
+def test_the_keys_tell_the_source():
     rates = {name: load_weights(random_tensors(name)).architecture["dropout"] for name in LAYOUTS}
     assert rates == {
         "yanx27": (0.0, 0.4),
@@ -118,7 +126,7 @@ def test_the_keys_tell_the_style():
         "antao97 of another width": (0.5,),
     }
     tensors = random_tensors("fxia22 with feature transform")
-    assert load_weights(tensors, style="fxia22").architecture["dropout"] == (0.0, 0.3)
+    assert load_weights(tensors, source="fxia22").architecture["dropout"] == (0.0, 0.3)
 
 
 def test_options_of_the_made_model():
@@ -137,31 +145,32 @@ def test_options_of_the_made_model():
 def test_a_matching_model_keeps_its_dropout_rate_and_dtype():
     tensors = random_tensors("learning3d")
     options = {**load_weights(tensors).architecture, "dropout": (0.1, 0.2)}
-    model = PointNet(**options)
+    model = ThirdPartyPointNet(**options)
     assert load_weights(tensors, model) is model
     assert model.head.layers[0].dropout.p == 0.1
     assert model.head.layers[0].linear.weight.dtype == torch.float32
     assert torch.equal(model.head.layers[0].linear.weight, tensors["linear1.weight"].float())
     # Without dropout it has no place.
-    load_weights(tensors, PointNet(**{**options, "dropout": 0.0, "dropout_before_norm": True}))
+    options |= {"dropout": 0.0, "dropout_before_norm": True}
+    load_weights(tensors, ThirdPartyPointNet(**options))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_another_network_is_explained_by_the_call_that_makes_the_right_one(name):
-    style, _, _ = LAYOUTS[name]
+    source, _, _ = LAYOUTS[name]
     tensors = random_tensors(name)
     other = create_model("pointnet", num_classes=8)
     with pytest.raises(ValueError, match="the model is another network") as caught:
-        load_weights(tensors, other, style=style)
+        load_weights(tensors, other, source=source)
     text = str(caught.value)
     assert "num_classes is 8, expected 7" in text
-    for option, there in load_weights(tensors, style=style).architecture.items():
-        have = other.architecture[option]
+    for option, there in load_weights(tensors, source=source).architecture.items():
+        have = {**DEFAULTS, **other.architecture}[option]
         if option == "dropout":  # a rate is free, a place is not
             have, there = [rate > 0 for rate in have], [rate > 0 for rate in there]
         assert (f"{option} is " in text) == (there != have), option
     call = re.search(r"create_model\(.*?\)(?=, or)", text)[0]
-    load_weights(tensors, make(call), style=style)
+    load_weights(tensors, make(call), source=source)
 
 
 def test_a_model_that_they_do_not_have_is_not_exported():
@@ -179,7 +188,7 @@ def test_a_model_that_they_do_not_have_is_not_exported():
     narrower = PointNet(**{**narrow.architecture, "local_channels": (32, 64)})
     with pytest.raises(ValueError, match=r"local_channels is \(32, 64\), expected \(64, 64\)"):
         export_weights(narrower, "antao97")
-    with pytest.raises(ValueError, match="unknown style 'yan': choose one of yanx27, fxia22"):
+    with pytest.raises(ValueError, match="unknown source 'yan': choose one of yanx27, fxia22"):
         export_weights(narrow, "yan")
     with pytest.raises(ValueError, match="expected a PointNet, got a Sequential"):
         export_weights(torch.nn.Sequential(narrow), "antao97")

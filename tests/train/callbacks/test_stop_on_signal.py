@@ -203,7 +203,7 @@ def test_ctrl_c_in_a_terminal(project, num_workers):
         _, errors = running.communicate()
         assert running.returncode == 130, errors
         assert "Traceback" not in errors
-        assert "to go on, run the same command with --ckpt_path runs/tiny" in errors
+        assert "to resume, run the same command with --ckpt_path runs/tiny" in errors
     last = [project / f"version_{n}" / "checkpoints" / "last.ckpt" for n in (0, 2, 3)]
     subprocess.run([*command, "--ckpt_path", str(last[1])], check=True, capture_output=True)
     assert_equal_ends(last[0], last[2])

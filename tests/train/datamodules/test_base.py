@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sharedmlp.data import SHAPE_CLASSES, PointCloudDataset, PointPool
+from sharedmlp.data import SHAPE_CLASSES, PointCloudDataset, PointCloudStore
 from sharedmlp.models import PointNet
 from sharedmlp.train import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
 from sharedmlp.train.sampler import EpochSampler, shard_batch_size
@@ -24,7 +24,7 @@ from tests.train.tiny import (
 
 def make_dataset(num_clouds):
     points, labels = make_clouds((num_clouds,), 8, seed=0)
-    pool = PointPool(points, labels, ("",) * num_clouds, ("a",))
+    pool = PointCloudStore(points, labels, ("",) * num_clouds, ("a",))
     return PointCloudDataset(pool, num_points=4, resample=True)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from sharedmlp.cli.lightning import main
-from sharedmlp.train import NormalResampledDataModule
+from sharedmlp.__main__ import main
+from sharedmlp.train import ModelNet40NormalsDataModule
 from tests.data.test_modelnet40_normals import POINTS, write_set
 
 
@@ -12,7 +12,7 @@ def root(tmp_path):
 
 @pytest.mark.parametrize("normals", [False, True])
 def test_it_trains_on_the_text(root, tmp_path, normals):
-    data = NormalResampledDataModule(
+    data = ModelNet40NormalsDataModule(
         str(root), pool_size=POINTS, normals=normals, num_points=16, batch_size=4, val_fraction=0.2
     )
     channels = 6 if normals else 3
@@ -26,7 +26,7 @@ def test_it_trains_on_the_text(root, tmp_path, normals):
 
 
 def test_the_part_that_is_modelnet10(root):
-    data = NormalResampledDataModule(str(root), "modelnet10", pool_size=POINTS)
+    data = ModelNet40NormalsDataModule(str(root), "modelnet10", pool_size=POINTS)
     assert data.class_names == ["bathtub"]
     assert len(data.open_split("train")) == 8
 
@@ -35,15 +35,15 @@ def test_what_was_prepared_is_what_training_opens(root, tmp_path, monkeypatch, c
     main(["prepare", str(root), "--pool_size", str(POINTS), "--normals"])
     assert "train: 16 clouds in 2 classes\ntest: 4 clouds in 2 classes" in capsys.readouterr().out
     monkeypatch.setattr(
-        "sharedmlp.data.modelnet40_normals.read_resampled_cloud", None
+        "sharedmlp.data.modelnet40_normals.read_cloud_with_normals", None
     )  # nothing is read
     monkeypatch.chdir(tmp_path)
     settings = f"--data.root {root} --data.pool_size {POINTS} --data.normals=true"
     small = "--data.num_points=16 --data.batch_size=4 --data.val_fraction=0.2"
     run = "--model.model=pointnet_vanilla --trainer.accelerator=cpu --trainer.fast_dev_run=1"
-    main(f"fit --data NormalResampledDataModule {settings} {small} {run}".split())
+    main(f"fit --data ModelNet40NormalsDataModule {settings} {small} {run}".split())
 
 
 def test_a_missing_root_names_the_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected the layout of modelnet40_normal_res"):
-        _ = NormalResampledDataModule(str(tmp_path / "none")).class_names
+        _ = ModelNet40NormalsDataModule(str(tmp_path / "none")).class_names

@@ -46,13 +46,13 @@ def test_metrics_are_those_of_the_whole_epoch(stage):
 
 def test_training_metrics_are_those_of_the_whole_epoch(monkeypatch):
     seen = []
-    step = ClassificationTask._log_metrics
+    step = ClassificationTask.log_metrics
 
     def record(self, stage, loss, logits, labels):
         seen.append((stage, loss.detach(), logits, labels))
         step(self, stage, loss, logits, labels)
 
-    monkeypatch.setattr(ClassificationTask, "_log_metrics", record)
+    monkeypatch.setattr(ClassificationTask, "log_metrics", record)
     data = ArrayDataModule(train=(5, 6, 6), val_fraction=0.2, batch_size=4)
     trainer = make_trainer(max_epochs=2, num_sanity_val_steps=0)
     trainer.fit(make_task(), data)

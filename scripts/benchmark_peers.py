@@ -1,7 +1,6 @@
-"""PointNets of public packages, made ready to be trained by the same step.
+"""PointNets of public packages as variants of the benchmark (`benchmark.py --peers`).
 
-Their modules are imported by name, when a variant asks for one, because none of them is needed for
-anything else.
+The packages are imported when a variant asks for them: each is optional.
 """
 
 from __future__ import annotations
@@ -13,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharedmlp.benchmark.counts import plain_forward
+from sharedmlp.benchmark.variants import Variant, network_builder
+
 
 class PyGPointNet(nn.Module):
-    """PointNet of PyG's ``MLP`` and ``global_max_pool``, as its examples combine them.
+    """PointNet of PyG's `MLP` and `global_max_pool`, as its examples combine them.
 
-    ``points (B, N, 3) -> logits (B, num_classes), feature transform (B, 64, 64)``.
+    points (B, N, 3) -> logits (B, num_classes), feature transform (B, 64, 64).
 
     Args:
         num_classes: Number of classes.
@@ -32,7 +34,7 @@ class PyGPointNet(nn.Module):
         self.head = _pyg_mlp([1024, 512, 256, num_classes], dropout=[0.0, 0.3, 0.0])
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the logits and the feature transform."""
+        """Return the logits and the feature transform."""
         num_clouds, num_points, _ = points.shape
         batch = cloud_of_each_point(num_clouds, num_points, points.device)
         x = _transform(points.flatten(0, 1), self.input_tnet(points.flatten(0, 1), batch))
@@ -59,7 +61,7 @@ class _PyGTNet(nn.Module):
 
 
 class TorchPointCloudPointNet(nn.Module):
-    """torch-pointcloud's classifier; ``(B, N, 3) -> logits, feature transform (B, 64, 64)``.
+    """torch-pointcloud's classifier; (B, N, 3) -> logits, feature transform (B, 64, 64).
 
     Args:
         num_classes: Number of classes.
@@ -71,7 +73,7 @@ class TorchPointCloudPointNet(nn.Module):
         self.network = make(in_channels=0, num_classes=num_classes, dropout=0.3)
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the logits and the feature transform."""
+        """Return the logits and the feature transform."""
         num_clouds, num_points, _ = points.shape
         batch = cloud_of_each_point(num_clouds, num_points, points.device)
         logits = self.network(None, points.flatten(0, 1), batch)
@@ -79,7 +81,7 @@ class TorchPointCloudPointNet(nn.Module):
 
 
 class PyPIPointNet(nn.Module):
-    """The classifier of the package ``pointnet``; ``(B, 3, N) -> logits, (B, 64, 64)``.
+    """The classifier of the package `pointnet`; (B, 3, N) -> logits, (B, 64, 64).
 
     Args:
         num_classes: Number of classes.
@@ -88,7 +90,7 @@ class PyPIPointNet(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         package = import_module("pointnet")
-        # its default T-Net is one module shared by all instances of the class
+        # Its default T-Net is one module shared by all instances of the class.
         self.network = package.PointNetCls(3, num_classes, stn_3d=package.STN(in_dim=3))
         self._transform: Tensor | None = None
         self.network.stn_nd.register_forward_hook(self._keep)
@@ -97,14 +99,14 @@ class PyPIPointNet(nn.Module):
         self._transform = output
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the logits and the feature transform."""
+        """Return the logits and the feature transform."""
         logits = self.network(points)
         assert self._transform is not None
         return logits, self._transform
 
 
 def cloud_of_each_point(num_clouds: int, num_points: int, device: torch.device) -> Tensor:
-    """Returns ``(B * N,)`` int64, the cloud that each row of a flat batch belongs to."""
+    """Return (B * N,) int64, the cloud that each row of a flat batch belongs to."""
     return torch.arange(num_clouds, device=device).repeat_interleave(num_points)
 
 
@@ -117,5 +119,37 @@ def _global_max_pool() -> Callable[..., Tensor]:
 
 
 def _transform(x: Tensor, matrix: Tensor) -> Tensor:
-    """Multiplies the points ``(B * N, C)`` of each cloud by its matrix ``(B, C, C)``."""
+    """Multiply the points (B * N, C) of each cloud by its matrix (B, C, C)."""
     return (x.view(len(matrix), -1, x.shape[-1]) @ matrix).flatten(0, 1)
+
+
+def _torch_pointcloud_count(batch_size: int, num_points: int, num_classes: int) -> int:
+    return plain_forward(
+        batch_size, num_points, num_classes, local_channels=(64,), global_channels=(128, 1024)
+    )
+
+
+VARIANTS: dict[str, Variant] = {
+    "pyg": Variant(
+        "PyG: MLP, global_max_pool",
+        "peer",
+        network_builder(PyGPointNet, channels_first=False),
+        modules=("torch_geometric.nn",),
+    ),
+    "torch_pointcloud": Variant(
+        "torch-pointcloud: PointNetClassification",
+        "peer",
+        network_builder(TorchPointCloudPointNet, channels_first=False),
+        modules=("torch_pointcloud.models.pointnet",),
+        note="two narrow layers less than the paper has, and ReLU before batch norm",
+        count=_torch_pointcloud_count,
+    ),
+    "pypi_pointnet": Variant(
+        "PyPI pointnet: PointNetCls",
+        "peer",
+        network_builder(PyPIPointNet, channels_first=True),
+        modules=("pointnet",),
+        note="its last batch norm and activation (GELU) come after the max: in training it is "
+        "another network, with other statistics and less to compute",
+    ),
+}

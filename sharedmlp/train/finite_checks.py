@@ -1,4 +1,4 @@
-"""A training that has gone wrong stops, before it can spoil the checkpoints that it has written."""
+"""Checks that stop a training that has diverged before it spoils its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from torch import Tensor
 
 
-def check_loss(loss: Tensor, points: Tensor, index: Tensor, epoch: int, batch_idx: int) -> None:
-    """Raises where the loss of a batch is NaN or infinite, before the weights are changed by it.
+def check_finite_loss(
+    loss: Tensor, points: Tensor, index: Tensor, epoch: int, batch_idx: int
+) -> None:
+    """Raise if the loss of a batch is NaN or infinite, before the weights are changed by it.
 
     Args:
         loss: A scalar.
-        points: ``(B, N, C)``, the clouds of the batch.
-        index: ``(B,)``, their positions in the data.
-        epoch: Number of the epoch, from 0.
-        batch_idx: Number of the batch in the epoch, from 0.
+        points: The clouds of the batch (B, N, C).
+        index: Their positions in the data (B,).
+        epoch: The number of the epoch, from 0.
+        batch_idx: The number of the batch in the epoch, from 0.
 
     Raises:
-        FloatingPointError: With what to do about it.
+        FloatingPointError: If it is; the message says why and what to do.
     """
     if loss.isfinite():
         return
@@ -32,19 +34,19 @@ def check_loss(loss: Tensor, points: Tensor, index: Tensor, epoch: int, batch_id
         )
     raise FloatingPointError(
         f"the loss is {float(loss.detach())} in epoch {epoch + 1}, step {batch_idx + 1}; {why}. "
-        "The checkpoints are from before it and good to go on from (--ckpt_path)"
+        "The checkpoints so far are unaffected: resume from one of them (--ckpt_path)"
     )
 
 
-def check_weights(state: Mapping[str, Tensor]) -> None:
-    """Raises where a weight or a statistic that is about to be saved is NaN or infinite.
+def check_finite_weights(state: Mapping[str, Tensor]) -> None:
+    """Raise if a weight or a statistic that is about to be saved is NaN or infinite.
 
     Raises:
-        FloatingPointError: With what to do about it.
+        FloatingPointError: If one is; the message says what to do.
     """
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise FloatingPointError(
                 f"{name} is not finite, so the training has diverged, and this is not saved: lower "
-                "--model.learning_rate, and go on from a checkpoint of before (--ckpt_path)"
+                "--model.learning_rate, and resume from an earlier checkpoint (--ckpt_path)"
             )

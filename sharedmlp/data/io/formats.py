@@ -1,0 +1,81 @@
+"""The one table of file formats: a suffix, its reader and its checker.
+
+A further format is a line here and a reader (`base.Format` says what that takes and gives);
+`read_mesh`, `read_cloud`, `find_cloud_files` and `prepare_mesh_tree` then take its files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharedmlp.data.io.base import (
+    Format,
+    FormatError,
+    MeshArrays,
+    MeshReadError,
+    PointArray,
+    read_file,
+)
+from sharedmlp.data.io.gltf import check_gltf, read_gltf
+from sharedmlp.data.io.off import read_off
+from sharedmlp.data.io.ply import read_ply
+from sharedmlp.data.io.points import read_npy, read_text
+from sharedmlp.data.io.trimesh_reader import read_with_trimesh, require_trimesh
+
+# Of trimesh's formats those that it reads by itself, with memory in proportion to the file. Its
+# readers of COLLADA, 3MF, 3DXML, archives and others, which need further packages, unfold whatever
+# a small file nests: entities of XML, instances of instances, compressed files.
+FORMATS: dict[str, Format] = {
+    ".off": Format("mesh", read_off),
+    ".obj": Format("mesh", read_with_trimesh),
+    ".ply": Format("mesh", read_ply),
+    ".stl": Format("mesh", read_with_trimesh),
+    ".stl_ascii": Format("mesh", read_with_trimesh),
+    ".glb": Format("mesh", read_gltf, check_gltf),
+    ".gltf": Format("mesh", read_gltf, check_gltf),
+    ".npy": Format("cloud", read_npy),
+    ".xyz": Format("cloud", read_text),
+    ".txt": Format("cloud", read_text, found_in_folders=False),
+}
+
+
+def mesh_suffixes() -> frozenset[str]:
+    """Return the suffixes of the mesh formats, lower case, with their dot.
+
+    Raises:
+        ImportError: If trimesh is not installed.
+    """
+    require_trimesh()
+    return frozenset(suffix for suffix, entry in FORMATS.items() if entry.kind == "mesh")
+
+
+def read_arrays(path: Path) -> MeshArrays | PointArray:
+    """Read what a file holds by the reader of its suffix.
+
+    Returns:
+        Triangles, or points of any dtype and shape that the file holds.
+
+    Raises:
+        MeshReadError: If the suffix is unknown, or the file cannot be opened or parsed.
+        ImportError: If it is a mesh and trimesh is not installed.
+    """
+    suffix = path.suffix.lower()
+    entry = FORMATS.get(suffix)
+    if entry is None:
+        raise MeshReadError(
+            path,
+            f"cannot be read: expected one of {', '.join(sorted(FORMATS))}; other formats have to "
+            "be converted",
+        )
+    if entry.kind == "mesh":
+        require_trimesh()
+    content = read_file(path)
+    try:
+        if entry.check is not None:
+            entry.check(path, content)
+        return entry.read(path, content)
+    except FormatError as error:
+        raise MeshReadError(path, str(error)) from error
+    except Exception as error:  # parsers raise whatever they run into
+        reason = f"cannot be parsed as {suffix} ({type(error).__name__}: {error})"
+        raise MeshReadError(path, reason) from error

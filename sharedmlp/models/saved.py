@@ -1,0 +1,44 @@
+"""How a file says which network its weights are of: the same words in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.models.registry import RegisteredModel, get_model, registered_as
+from sharedmlp.models.third_party.pointnet import network_of
+
+
+def describe_model(model: PointCloudModel) -> dict[str, str]:
+    """Return the name and the task to write beside a network's options.
+
+    Raises:
+        ValueError: If the network is not registered.
+    """
+    known = registered_as(model)
+    return {"model": known.name, "task": known.task}
+
+
+def described_model(
+    described: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[RegisteredModel, dict[str, Any]]:
+    """Return the network that a file describes, and all of its options.
+
+    Args:
+        described: What `describe_model` returned; the file may say more. Files written before
+            there was a name are PointNets.
+        options: The options in the file.
+
+    Raises:
+        ValueError: If there is no such network: its module was not imported.
+    """
+    if "model" not in described:
+        name, options = network_of(dict(options))
+        return get_model(name), dict(options)
+    return get_model(described["model"], described["task"]), dict(options)
+
+
+def read_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a file in today's words: `center` was written `centre` before."""
+    return {"center" if name == "centre" else name: value for name, value in metadata.items()}

@@ -1,0 +1,117 @@
+"""Layers with batch norm folded in, with the max over points or without, for evaluation.
+
+Each tile of points goes through all layers while it is in the cache; only the last outputs, or
+their maxima, leave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from sharedmlp.ops.cpu.threads import run_chunks
+from sharedmlp.ops.cpu.tiles import split_clouds, split_rows, tile_points
+from sharedmlp.ops.cpu.workspace import workspace
+from sharedmlp.ops.custom_op import custom_op
+from sharedmlp.ops.interface import FoldedLayer
+from sharedmlp.ops.layer import Activation
+
+
+def folded_max(clouds: Tensor, layers: Sequence[FoldedLayer]) -> Tensor:
+    """See `Implementation.folded_max`."""
+    pooled: Tensor = _folded_max(clouds, *_flatten(layers))
+    return pooled
+
+
+def folded_mlp(rows: Tensor, layers: Sequence[FoldedLayer]) -> Tensor:
+    """See `Implementation.folded_mlp`."""
+    y: Tensor = _folded_mlp(rows, *_flatten(layers))
+    return y
+
+
+def _flatten(
+    layers: Sequence[FoldedLayer],
+) -> tuple[list[Tensor], list[Tensor], str, list[float]]:
+    """Return the layers as a custom op takes them."""
+    return (
+        [layer.weight for layer in layers],
+        [layer.bias for layer in layers],
+        " ".join(layer.activation.name for layer in layers),
+        [layer.activation.parameter for layer in layers],
+    )
+
+
+def _unflatten(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activations: str,
+    parameters: Sequence[float],
+) -> list[FoldedLayer]:
+    kinds = [Activation(*kind) for kind in zip(activations.split(), parameters, strict=True)]
+    return [FoldedLayer(*parts) for parts in zip(weights, biases, kinds, strict=True)]
+
+
+def _max_forward(
+    clouds: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activations: str,
+    parameters: Sequence[float],
+) -> Tensor:
+    *hidden, last = _unflatten(weights, biases, activations, parameters)
+    # The products then fit a smaller cache.
+    chunks = split_clouds(clouds, size=tile_points(clouds) // 2)
+    out_channels = len(last.weight)
+    maxima = clouds.new_full((len(clouds), out_channels), -torch.inf)
+
+    def worker(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            for tile in chunks[number]:
+                rows = _apply(hidden, tile.of(clouds).reshape(-1, clouds.shape[-1]))
+                products = workspace().products.take(rows, out_channels, len(rows))
+                torch.mm(last.weight, rows.t(), out=products)
+                best = products.view(out_channels, len(tile.lengths), -1).amax(-1).t()
+                maxima[tile.clouds] = torch.maximum(maxima[tile.clouds], best)
+
+    run_chunks(worker, len(chunks))
+    return last.activation(maxima.add_(last.bias))
+
+
+def _mlp_forward(
+    rows: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activations: str,
+    parameters: Sequence[float],
+) -> Tensor:
+    layers = _unflatten(weights, biases, activations, parameters)
+    chunks = split_rows(rows)
+    y = rows.new_empty(len(rows), len(weights[-1]))
+
+    def worker(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            for tile in chunks[number]:
+                y[tile] = _apply(layers, rows[tile])
+
+    run_chunks(worker, len(chunks))
+    return y
+
+
+def _apply(layers: Sequence[FoldedLayer], rows: Tensor) -> Tensor:
+    for layer in layers:
+        rows = layer(rows)
+    return rows
+
+
+_folded_max = custom_op(
+    "folded_max",
+    _max_forward,
+    lambda clouds, weights, *_: clouds.new_empty(clouds.shape[0], weights[-1].shape[0]),
+)
+_folded_mlp = custom_op(
+    "folded_mlp",
+    _mlp_forward,
+    lambda rows, weights, *_: rows.new_empty(rows.shape[0], weights[-1].shape[0]),
+)

@@ -1,0 +1,96 @@
+"""Squared distances in float64: exact for a few pairs, fast with a known error for all pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Numbers of float64 or int64 in one tile: it stays in the caches of a CPU, and keeps a GPU busy.
+_TILE = {"cpu": 2**20}
+_TILE_OF_ACCELERATORS = 2**24
+
+
+def tile_size(device: torch.device) -> int:
+    """Return how many numbers of 8 bytes one tile may have."""
+    return _TILE.get(device.type, _TILE_OF_ACCELERATORS)
+
+
+def sum_pairwise(values: Tensor, dim: int) -> Tensor:
+    """Return the sum over a dimension, the second half added to the first until one is left.
+
+    Every addition is an operation of its own, which IEEE 754 rounds in one way: `sum` adds in an
+    order that depends on the device, the strides and the number of threads.
+    """
+    while (size := values.shape[dim]) > 1:
+        half = size // 2
+        total = values.narrow(dim, 0, half) + values.narrow(dim, half, half)
+        if size % 2:
+            total = torch.cat([total, values.narrow(dim, size - 1, 1)], dim)
+        values = total
+    return values.squeeze(dim)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return the squared distances of float64 rows `(..., C)`, the ones that decide all answers.
+
+    The same bits on every device. Never smaller for a difference that is larger in every channel:
+    so the distance of two boxes is a lower bound of their points' distances, without a margin.
+    """
+    difference = a - b
+    return sum_pairwise(difference * difference, -1)
+
+
+class Products(NamedTuple):
+    """Factors whose matrix product approximates the squared distances of all pairs.
+
+    Attributes:
+        left: `(b, q, C + 2)` float64, of the queries.
+        right: `(b, C + 2, n)` float64, of the points.
+        error: `(b, q, 1)` float64, how far a product may be from `squared_distances`.
+    """
+
+    left: Tensor
+    right: Tensor
+    error: Tensor
+
+    @classmethod
+    def of(cls, points: Tensor, queries: Tensor) -> Products:
+        """Prepare points `(b, n, C)` and queries `(b, q, C)`, float64."""
+        center = points.mean(1, keepdim=True)  # any point near them serves: the error is smaller
+        points, queries = points - center, queries - center
+        of_points = (points * points).sum(-1, keepdim=True)
+        of_queries = (queries * queries).sum(-1, keepdim=True)
+        left = torch.cat([-2 * queries, torch.ones_like(of_queries), of_queries], -1)
+        right = torch.cat([points, of_points, torch.ones_like(of_points)], -1)
+        # Sums of C + 2 products in any order, the norms, the subtraction of the center, and the
+        # rounding of `squared_distances` itself: at most 2 C + 32 roundings of numbers of at most
+        # (|x| + |y|)^2 <= 2 |x|^2 + 2 |y|^2. Last what underflow may lose.
+        roundings = (2 * points.shape[-1] + 32) * 2.0**-52
+        error = roundings * (of_queries + of_points.amax(1, keepdim=True)) + 1e-300
+        return cls(left, right.transpose(1, 2), error)
+
+    def part(self, clouds: slice, queries: slice) -> Products:
+        """Return those of some clouds and some of their queries."""
+        return Products(self.left[clouds, queries], self.right[clouds], self.error[clouds, queries])
+
+    def distances(self) -> Tensor:
+        """Return `(b, q, n)` float64, off by at most `error`, possibly below zero."""
+        return torch.bmm(self.left, self.right)
+
+
+def tiles(
+    num_clouds: int, num_queries: int, num_points: int, size: int
+) -> list[tuple[slice, slice]]:
+    """Split clouds and queries so that no tile has more than `size` pairs, or one query.
+
+    Small clouds are taken together, a large one is split by its queries.
+    """
+    clouds = max(1, size // max(1, num_queries * num_points))
+    queries = max(1, min(num_queries, size // num_points))
+    return [
+        (slice(i, i + clouds), slice(j, j + queries))
+        for i in range(0, num_clouds, clouds)
+        for j in range(0, num_queries, queries)
+    ]

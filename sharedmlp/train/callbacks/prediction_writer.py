@@ -1,0 +1,62 @@
+"""Predictions on a data set, written while they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from sharedmlp.reports.prediction_table import PredictionTable, answer_cells, answer_columns
+from sharedmlp.train.lightning_internals import attached_datamodule
+
+
+class PredictionWriter(pl.Callback):
+    """Write the answer of a classifier for each cloud of the test split as soon as it is known.
+
+    A context manager, which closes the table.
+
+    Args:
+        path: The CSV file, of a `PredictionTable`.
+        source: What the rows depend on besides the names of the clouds and of the classes.
+        class_names: The names of the classes, in the order of the labels.
+    """
+
+    def __init__(self, path: Path, source: Mapping[str, Any], class_names: list[str]) -> None:
+        self.path = path
+        self.source = source
+        self.class_names = class_names
+        self.table: PredictionTable | None = None
+
+    def __enter__(self) -> PredictionWriter:
+        """Return the callback itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the table if one was opened."""
+        if self.table:
+            self.table.close()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Open the table and leave out the clouds that it has."""
+        dataset = attached_datamodule(trainer).datasets["test"]
+        columns = ["cloud", "label", *answer_columns(self.class_names)]
+        self.table = PredictionTable(self.path, columns, dataset.pool.names, self.source)
+        dataset.indices = dataset.indices[self.table.done :]
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the rows of a batch."""
+        assert self.table is not None
+        labels, probabilities = outputs["label"].tolist(), outputs["probabilities"].cpu()
+        for label, answer in zip(labels, probabilities, strict=True):
+            name = self.class_names[label]
+            self.table.append([name, *answer_cells(answer, self.class_names)])

@@ -1,0 +1,267 @@
+"""What the tasks share: how a network on point clouds is trained, measured, saved and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
+
+from sharedmlp.data import DataError
+from sharedmlp.train.finite_checks import check_finite_loss, check_finite_weights
+from sharedmlp.train.lightning_internals import (
+    attached_datamodule,
+    attached_trainer,
+    complete_epoch,
+    convert_to_precision,
+    is_fitting,
+    keep_best_checkpoint,
+    run_seed,
+)
+from sharedmlp.train.metrics import MeanLoss
+from sharedmlp.train.optimizer_state import adapt_checkpoint
+from sharedmlp.train.optimizers import make_optimizer
+from sharedmlp.train.schedules import (
+    Steps,
+    learning_rate_factor,
+    norm_momentum,
+    set_norm_momentum,
+)
+from sharedmlp.utils.seeds import derive_seed
+
+Batch = dict[str, Any]
+Stage = Literal["train", "val", "test"]
+
+
+class BaseTask(pl.LightningModule):
+    """The base of all tasks: what is trained, by which loss, and how it is measured.
+
+    A task overrides `configure_models`, `configure_losses` and `configure_metrics`, which
+    `__init__` calls once and which read the arguments of the task from `self.hparams`: those that
+    its own `__init__` takes, by name or passed on as `**options`. A step feeds the loss and the
+    metrics of its stage with the network's logits and the labels of the batch; a task with other
+    steps overrides them too.
+
+    Logs `{train,val,test}/loss` and `{train,val,test}/NAME` for each metric, over whole epochs and
+    all processes, never averaged over batches or processes.
+
+    All arguments are plain values, so that a checkpoint loads without unpickling objects, on any
+    backend.
+
+    Args:
+        optimizer: "adamw", "adam" or "sgd".
+        learning_rate: The highest learning rate.
+        schedule: The schedule of the learning rate. "constant"; "cosine": down to zero at the last
+            step; "step", as in the PointNet paper: halved every 20 epochs, together with batch
+            norm's momentum, which starts at 0.5 and stays above 0.01.
+        warmup: The share of all steps in which the learning rate rises linearly first.
+        weight_decay: The decay of the weights; biases and norms have none. Decoupled with "adamw".
+        momentum: The momentum of "sgd".
+        penalty_weight: The weight of the network's extra loss, such as the orthogonality penalty of
+            PointNet (Qi et al. 2017, section 4.2, where it is 0.001).
+
+    Attributes:
+        model: The network; it follows the protocol of `sharedmlp.models`.
+        losses: The loss of each stage, as "stage/loss".
+        metrics: The metrics of each stage, as "stage/name".
+        monitor: The metric that the best checkpoint is chosen by.
+        monitor_mode: "max" or "min": whether a high or a low value of it is good.
+
+    Raises:
+        ValueError: If a name is unknown or a number out of range.
+    """
+
+    monitor: str = "val/loss"
+    monitor_mode: str = "min"
+    model: Any
+
+    def __init__(
+        self,
+        optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
+        learning_rate: float = 0.001,
+        schedule: Literal["constant", "cosine", "step"] = "cosine",
+        warmup: float = 0.0,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        penalty_weight: float = 0.001,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # the arguments of the subclass
+        if not 0.0 <= warmup < 1.0:
+            raise ValueError(f"warmup is a share of all steps in [0, 1), got {warmup}")
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.penalty_weight = penalty_weight
+        self._steps: Steps | None = None
+        self.model = self.configure_models()
+        self.losses = nn.ModuleDict()
+        self.metrics = nn.ModuleDict()
+        for stage in ("train", "val", "test"):
+            self.losses[f"{stage}/loss"] = self.configure_losses(stage)
+            self.metrics[f"{stage}/loss"] = MeanLoss()
+            for name, metric in self.configure_metrics(stage).items():
+                self.metrics[f"{stage}/{name}"] = metric
+
+    def configure_models(self) -> nn.Module:
+        """Return the network to train."""
+        raise NotImplementedError(f"{type(self).__name__} has no configure_models")
+
+    def configure_losses(self, stage: Stage) -> nn.Module:
+        """Return the loss of a stage: a module of (logits, labels), the mean over the batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no configure_losses")
+
+    def configure_metrics(self, stage: Stage) -> dict[str, Metric]:
+        """Return the further metrics of a stage by name, each updated with (logits, labels)."""
+        return {}
+
+    def make_optimizer(self) -> Optimizer:
+        """Return the optimizer, at the highest learning rate."""
+        return make_optimizer(
+            self.model, self.optimizer, self.learning_rate, self.weight_decay, self.momentum
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and the schedule of its learning rate."""
+        optimizer = self.make_optimizer()
+        # By steps: a schedule by epochs is advanced after the epoch's checkpoint has been written,
+        # and a resumed run would lag one epoch behind.
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"},
+        }
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits of points (B, N, in_channels)."""
+        return self.model(points)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch.
+
+        Raises:
+            FloatingPointError: If it is NaN or infinite.
+        """
+        output = self.model.forward_detailed(batch["points"])
+        loss: Tensor = self.losses["train/loss"](output.logits, batch["label"])
+        extra = self.model.extra_loss(output)
+        if extra is not None:
+            loss = loss + self.penalty_weight * extra
+        check_finite_loss(loss, batch["points"], batch["index"], self.current_epoch, batch_idx)
+        self.log_metrics("train", loss, output.logits.detach(), batch["label"])
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accumulate the validation metrics."""
+        self.log_evaluation("val", self(batch["points"]), batch["label"])
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accumulate the test metrics."""
+        self.log_evaluation("test", self(batch["points"]), batch["label"])
+
+    def log_evaluation(self, stage: Stage, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch without augmentation to the metrics of the epoch."""
+        self.log_metrics(stage, self.losses[f"{stage}/loss"](logits, labels), logits, labels)
+
+    def log_metrics(self, stage: Stage, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch to the metrics of the epoch."""
+        for key, metric in self.metrics.items():
+            if not key.startswith(f"{stage}/"):
+                continue
+            assert isinstance(metric, Metric)
+            if isinstance(metric, MeanLoss):
+                metric.update(loss, len(labels))
+            else:
+                metric.update(logits, labels)
+            self.log(key, metric, on_step=False, on_epoch=True, batch_size=len(labels))
+
+    def report_test(self, folder: Path | None, ckpt_path: str | None) -> dict[str, Path]:
+        """Print what the test that has just run measured, and write files about it.
+
+        Called in every process of a distributed test; the first one reports.
+
+        Args:
+            folder: Where files go; None writes nothing.
+            ckpt_path: The checkpoint that was tested.
+
+        Returns:
+            What was written: for each file its description and path.
+        """
+        if self.trainer.is_global_zero:
+            for name, value in self.trainer.callback_metrics.items():
+                print(f"{name}  {float(value):.4f}")
+        return {}
+
+    def setup(self, stage: str) -> None:
+        """Take the trainer's precision before a checkpoint is loaded."""
+        convert_to_precision(self)
+
+    def on_train_start(self) -> None:
+        """Set the learning rate of the step, as this task has it and not as it was saved."""
+        # Asked for before training runs, Lightning would build the loaders before a checkpoint's
+        # epoch is restored.
+        total = self.trainer.estimated_stepping_batches
+        batches = self.trainer.num_training_batches
+        self._steps = Steps(total, -(-batches // self.trainer.accumulate_grad_batches))
+        schedule = self.lr_schedulers()
+        if not isinstance(schedule, LambdaLR):  # of a task with a schedule of its own
+            return
+        for group, rate, factor in zip(
+            schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(schedule.last_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Lower batch norm's momentum along with the learning rate."""
+        if self.schedule == "step":
+            set_norm_momentum(self.model, norm_momentum(self.current_epoch))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout by (run, epoch, batch, process), so that a resumed run repeats it."""
+        torch.manual_seed(derive_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what clouds have to be like, for those who run the network elsewhere.
+
+        Raises:
+            FloatingPointError: If a weight is not finite.
+        """
+        check_finite_weights(checkpoint["state_dict"])
+        datamodule = attached_datamodule(self.trainer)
+        checkpoint["preprocessing"] = dict(getattr(datamodule, "preprocessing", {}))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """In a fit, take the optimizer's state from any backend, and an epoch that had ended.
+
+        Raises:
+            DataError: If the weights were trained on other classes: labels would silently mean
+                something else.
+        """
+        trained = checkpoint.get("hyper_parameters", {}).get("class_names")
+        own = self.hparams.get("class_names")
+        if trained is not None and own is not None and list(trained) != list(own):
+            raise DataError(
+                f"the checkpoint was trained on the {len(trained)} classes {list(trained)}, "
+                f"but the data has the {len(own)} classes {list(own)}: "
+                "point --data.root at data with the same classes, or train on this data"
+            )
+        trainer = attached_trainer(self)
+        if trainer is None:
+            return
+        if is_fitting(trainer):
+            adapt_checkpoint(checkpoint, self.make_optimizer())
+            complete_epoch(checkpoint)
+        keep_best_checkpoint(checkpoint, trainer)
+
+    def _factor(self, step: int) -> float:
+        """Return the factor of the learning rate at a step, 1 before training runs."""
+        if self._steps is None:
+            return 1.0
+        return learning_rate_factor(self.schedule, step, self._steps, self.warmup)

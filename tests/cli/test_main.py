@@ -1,0 +1,82 @@
+"""`sharedmlp` finds its commands, and imports for one nothing of the others."""
+
+import subprocess
+import sys
+
+import pytest
+
+from sharedmlp.__main__ import main
+from sharedmlp.cli.main import COMMANDS
+
+HEAVY = {
+    "pytorch_lightning",
+    "jsonargparse",
+    "torchmetrics",
+    "matplotlib",
+    "trimesh",
+    "h5py",
+    "onnx",
+}
+
+
+def test_help_imports_nothing_heavy():
+    """What is asked for help comes in one process: each is measured with those before it."""
+    code = f"""
+import sys
+from sharedmlp.__main__ import main
+for args in (["--help"], *([name, "--help"] for name in ("predict", "show", "prepare", "export"))):
+    try:
+        main(args)
+    except SystemExit as error:
+        assert error.code == 0, args
+    print("heavy:", args, sorted({HEAVY!r} & set(sys.modules)))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    lines = [line for line in result.stdout.splitlines() if line.startswith("heavy:")]
+    assert len(lines) == 5
+    assert [line for line in lines if not line.endswith("[]")] == []
+    for usage in ("sharedmlp COMMAND", "sharedmlp predict", "sharedmlp show", "sharedmlp export"):
+        assert f"usage: {usage}" in result.stdout
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--help"])
+    assert error.value.code == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "]
+    assert listed == list(COMMANDS)
+    assert {"fit", "validate", "test", "predict", "prepare", "export", "show"} == set(listed)
+
+
+def test_without_a_command_it_is_help_and_an_error(capsys):
+    with pytest.raises(SystemExit) as error:
+        main([])
+    assert error.value.code == 2
+    assert "sharedmlp COMMAND" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_one_line(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["train"])
+    assert error.value.code == 2
+    printed = capsys.readouterr().err
+    assert "unknown command 'train': choose one of fit, validate" in printed
+    assert printed.count("\n") == 1
+
+
+def test_fit_help_is_lightnings(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["fit", "--help"])
+    assert error.value.code == 0
+    printed = capsys.readouterr().out
+    for option in ("--trainer.max_epochs", "--model.help", "--data.help", "--best_checkpoint"):
+        assert option in printed
+
+
+def test_the_arguments_of_the_task_are_listed(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["fit", "--model.help", "ClassificationTask"])
+    assert error.value.code == 0
+    assert "--model.backend" in capsys.readouterr().out.replace("init_args.", "")
