@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sharedmlp.layers.neighborhood_pool import NeighborhoodPool
+from sharedmlp.layers.pointwise import set_negative_slope
 from sharedmlp.ops.gate import watcher_reason
 from sharedmlp.ops.neighborhoods import split_edge_layer
 from sharedmlp.ops.neighbors import k_nearest
@@ -24,8 +25,9 @@ class EdgeConv(nn.Module):
     a `SharedMLPMaxPool` on the edges, which is also what runs otherwise. A tie gives the gradient
     to the neighbor that comes first, as `Tensor.max` does.
 
-    Source: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds", section 3.2,
-    equation 8, and section 5.1 for k = 20, batch norm and leaky ReLU with a slope of 0.2.
+    Source: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds", section 3.1,
+    equation 8, and section 4.1 for k = 20, batch norm and leaky ReLU; the slope of 0.2 is that of
+    the authors' program.
 
     Shape:
         `(B, N, C) -> (B, N, D)`, or `(B, Q, D)` for Q centers of their own.
@@ -47,8 +49,9 @@ class EdgeConv(nn.Module):
             makes `not_supported_reasons` an error, False takes the plain path.
 
     Raises:
-        ValueError: If an argument, or the shape of an input, is not one of the above, or if
-            `fused=True` cannot be.
+        RuntimeError: If neighbors are to be found while the module is traced or exported.
+        ValueError: If an argument, or the shape of an input, is not one of the above, if neighbors
+            are to be found among points that are not finite, or if `fused=True` cannot be.
     """
 
     def __init__(
@@ -91,9 +94,7 @@ class EdgeConv(nn.Module):
             norm_kwargs=norm_kwargs,
             fused=False if fused is False else "auto",
         )
-        for module in self.pool.modules():
-            if isinstance(module, nn.LeakyReLU):
-                module.negative_slope = negative_slope
+        set_negative_slope(self.pool, negative_slope)
         if fused is True:
             self._check(self.pool.structural_reasons())
 
@@ -182,6 +183,11 @@ class EdgeConv(nn.Module):
         return f"{list(self.channels)}, k={self.k}, neighbors_in={self.neighbors_in!r}"
 
     def _find_neighbors(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise RuntimeError(
+                "EdgeConv's neighbor search cannot be exported: export a module that takes the "
+                "neighbors (B, N, k) as an input and passes them to it"
+            )
         points = x if self.neighbors_in == "features" else x[..., :3]
         return k_nearest(points.detach(), self.k)
 

@@ -9,7 +9,7 @@ with the rows of U and V flipped in sign where batch norm's weight is negative. 
 before the max, nothing of the size of the pairs times the channels ever exists, and the numbers are
 those of the plain layers (see sharedmlp.ops.cpu.neighborhoods for the kernels).
 
-Source: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds", section 3.2, and Qi et
+Source: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds", section 3.1, and Qi et
 al. 2017, "PointNet++", section 3.2, for the layers. Feng et al. 2020, "Mesorasi", move whole MLPs
 before the gathering, which changes the numbers; the split, its statistics and its gradients are
 this project's own.
