@@ -225,7 +225,7 @@ def test_the_extra_loss_is_the_penalty_of_the_feature_transform():
 
 
 def test_create_model():
-    assert list_models(tag="pointnet") == sorted(MODELS)
+    assert list_models() == ["dgcnn", *MODELS]
     with pytest.raises(ValueError, match=r"unknown model 'pointnet3'.*pointnet, pointnet_vanilla"):
         create_model("pointnet3")
     with pytest.raises(ValueError, match="in_channels=2"):
