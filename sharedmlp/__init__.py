@@ -7,6 +7,7 @@ Importing this package imports torch and nothing heavier: readers, datasets and 
 from typing import TYPE_CHECKING, Any
 
 from sharedmlp.layers import (
+    EdgeConv,
     FeaturePropagation,
     SetAbstraction,
     SharedMLP,
@@ -16,6 +17,7 @@ from sharedmlp.layers import (
 from sharedmlp.models import create_model, list_models, orthogonality_penalty
 
 __all__ = [
+    "EdgeConv",
     "FeaturePropagation",
     "SetAbstraction",
     "SharedMLP",

@@ -1,6 +1,7 @@
-"""Layers in pure torch: the shared MLP in three backends, its max pooling, the T-Net."""
+"""Layers in pure torch: the shared MLP in three backends, max pooling, edges, sets, the T-Net."""
 
 from sharedmlp.layers.backend import BACKENDS
+from sharedmlp.layers.edge_conv import EdgeConv
 from sharedmlp.layers.feature_propagation import FeaturePropagation
 from sharedmlp.layers.max_pool import SharedMLPMaxPool
 from sharedmlp.layers.set_abstraction import SetAbstraction
@@ -9,6 +10,7 @@ from sharedmlp.layers.tnet import TNet
 
 __all__ = [
     "BACKENDS",
+    "EdgeConv",
     "FeaturePropagation",
     "SetAbstraction",
     "SharedMLP",

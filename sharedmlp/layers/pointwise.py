@@ -70,6 +70,13 @@ class PointwiseLayer(nn.Module):
         return x
 
 
+def set_negative_slope(mlp: nn.Module, negative_slope: float) -> None:
+    """Set the slope of every leaky ReLU in a module; torch's own is 0.01."""
+    for module in mlp.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = negative_slope
+
+
 def unknown_parts(layer: nn.Module) -> list[str]:
     """Say which parts of a layer are not what `PointwiseLayer` put there; empty if all are."""
     if type(layer) is not PointwiseLayer:

@@ -3,6 +3,7 @@
 A new network is one file with a class decorated by `register_model`, and one line here.
 """
 
+from sharedmlp.models.dgcnn import DGCNN, DGCNNOutput
 from sharedmlp.models.pointnet import PointNet, PointNetOutput, orthogonality_penalty
 from sharedmlp.models.pointnet2 import PointNet2, PointNet2Output
 from sharedmlp.models.protocol import MaxPooledModel, ModelOutput, PointCloudModel
@@ -11,6 +12,8 @@ from sharedmlp.models.safetensors_file import load_safetensors, save_safetensors
 from sharedmlp.models.third_party import ThirdPartyPointNet, export_weights, load_weights
 
 __all__ = [
+    "DGCNN",
+    "DGCNNOutput",
     "MaxPooledModel",
     "ModelOutput",
     "PointCloudModel",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sharedmlp.layers import SharedMLP, SharedMLPMaxPool, TNet
+from sharedmlp.models.head import reset_head
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.models.registry import register_model
 
@@ -158,16 +159,7 @@ class PointNet(PointCloudModel):
         Raises:
             ValueError: If the number is negative.
         """
-        if num_classes < 0:
-            raise ValueError(f"expected num_classes >= 0 (0 for features), got {num_classes}")
-        old = self.head
-        self.architecture["num_classes"] = self.options["num_classes"] = num_classes
-        self.metadata.pop("class_names", None)
-        new = self._make_head().to(next(self.parameters())).train(self.training)
-        if isinstance(old, SharedMLP) and isinstance(new, SharedMLP):
-            for number, layer in enumerate(old.layers[:-1]):
-                new.layers[number] = layer
-        self.head = new
+        self.head = reset_head(self, num_classes, self._make_head)
 
     def critical_points(self, output: PointNetOutput) -> Tensor:
         """Return the distinct points of one cloud that won a channel, `(K,)` int64, ascending.

@@ -116,6 +116,8 @@ def double_backward(
     gradients: tuple[Tensor, ...],
 ) -> list[Tensor | None]:
     """Return the gradients of a formula's inputs such that they can be differentiated again."""
+    # Aliases, as one input may come from another: its gradient must not count that one's too.
+    inputs = tuple(None if t is None else t.view_as(t) for t in inputs)
     wanted = [t for t in inputs if t is not None and t.requires_grad]
     found = iter(
         torch.autograd.grad(

@@ -101,7 +101,7 @@ def test_it_is_made_and_listed_by_name_and_tag(model):
     assert type(model) is Toy
     assert model.architecture["width"] == 16
     assert create_model("toy", width=5).architecture["width"] == 5
-    known = ["pointnet", "pointnet2_msg", "pointnet2_ssg", "pointnet_vanilla"]
+    known = ["dgcnn", "pointnet", "pointnet2_msg", "pointnet2_ssg", "pointnet_vanilla"]
     assert list_models() == [*known, "toy", "toy_wide"]
     assert list_models(tag="toy") == list_models("classification", tag="toy") == ["toy", "toy_wide"]
     assert list_models("segmentation") == []
@@ -215,7 +215,7 @@ def test_a_file_of_a_network_that_is_not_registered_here_names_it(model, tmp_pat
     save_safetensors(model, tmp_path / "a.safetensors")
     known = {key: value for key, value in registry._MODELS.items() if value.builder is not Toy}
     monkeypatch.setattr(registry, "_MODELS", known)
-    with pytest.raises(ValueError, match="unknown model 'toy': choose one of pointnet"):
+    with pytest.raises(ValueError, match="unknown model 'toy': choose one of dgcnn, pointnet"):
         load_safetensors(tmp_path / "a.safetensors")
 
 

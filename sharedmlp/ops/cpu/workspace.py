@@ -49,6 +49,11 @@ class Workspace:
         weight_sums: Gradients of the weight before the max, `(chunks, D, C)`.
         hidden_weight_sums: Gradients of the hidden layer's weight, `(chunks, C, C')`.
         hidden_bias_sums: Gradients of its bias, `(chunks, C)`.
+        gathered: Rows of one neighbor of each center of a tile, `(q, D)`.
+        best: The largest neighbors of each center of a tile so far, `(q, D)`.
+        positions: At which position the largest was found, as floating-point numbers, `(q, D)`.
+        pair_gradients: Gradients of the pairs of a tile's centers, `(q, K, D)`.
+        end_sums: The sums of the two ends of some rows, `(m, D)`.
     """
 
     inputs: Buffer = field(default_factory=Buffer)
@@ -61,6 +66,11 @@ class Workspace:
     weight_sums: Buffer = field(default_factory=Buffer)
     hidden_weight_sums: Buffer = field(default_factory=Buffer)
     hidden_bias_sums: Buffer = field(default_factory=Buffer)
+    gathered: Buffer = field(default_factory=Buffer)
+    best: Buffer = field(default_factory=Buffer)
+    positions: Buffer = field(default_factory=Buffer)
+    pair_gradients: Buffer = field(default_factory=Buffer)
+    end_sums: Buffer = field(default_factory=Buffer)
 
 
 class _OfThread(local):

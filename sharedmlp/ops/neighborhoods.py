@@ -1,0 +1,268 @@
+"""A pointwise layer on the pairs of a center and a neighbor, then the max over each neighborhood.
+
+Each center i has K neighbors. What a network makes of a pair is linear in both of its ends: edge
+convolution's input is `[x_j - x_i, x_i]`, set abstraction's `[x_j - c_i, f_j]`. So the first layer
+splits into `y_ij = a_j + b_i` with `a = U s` of the sources and `b = V t` of the centers: two
+products over points in place of one over K times as many pairs. Batch norm's training statistics
+follow from the same two tensors, and `max_j act(norm(a_j + b_i))` is `act(norm(b_i + max_j a_j))`,
+with the rows of U and V flipped in sign where batch norm's weight is negative. With one layer
+before the max, nothing of the size of the pairs times the channels ever exists, and the numbers are
+those of the plain layers (see sharedmlp.ops.cpu.neighborhoods for the kernels).
+
+Source: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds", section 3.1, and Qi et
+al. 2017, "PointNet++", section 3.2, for the layers. Feng et al. 2020, "Mesorasi", move whole MLPs
+before the gathering, which changes the numbers; the split, its statistics and its gradients are
+this project's own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
+from sharedmlp.ops.cpu.pair_rows import pair_rows
+from sharedmlp.ops.cpu.scaled_activation import scaled_activation
+from sharedmlp.ops.gate import result_dtype_of
+from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
+from sharedmlp.ops.statistics import shared_center, shared_means, update_running
+
+
+class PairTensors(NamedTuple):
+    """The first layer of a network on pairs, split into its two ends.
+
+    Attributes:
+        source: U, `(D, Cs)`.
+        center: V, `(D, Ct)`.
+        layer: The layer that was split: the rest of it is as it was.
+    """
+
+    source: Tensor
+    center: Tensor
+    layer: PointwiseTensors
+
+
+def split_edge_layer(layer: PointwiseTensors) -> PairTensors:
+    """Split a layer on `[x_j - x_i, x_i]`, as of edge convolution, into its two ends.
+
+    Args:
+        layer: The layer; its weight is `(D, 2C)`.
+    """
+    difference, center = layer.weight.chunk(2, 1)
+    return PairTensors(difference, center - difference, layer)
+
+
+# Activations that are a leaky ReLU of some slope; its own is its parameter.
+SLOPES = {"identity": 1.0, "relu": 0.0}
+
+
+def neighborhood_reasons(layer: PointwiseTensors, *, before_max: bool = True) -> list[str]:
+    """Say why a layer on pairs cannot run on points; empty if it can.
+
+    Args:
+        layer: The layer.
+        before_max: Whether the max follows, else another layer.
+    """
+    reasons = []
+    if layer.weight.device.type != "cpu":
+        reasons.append("it is not on a CPU")
+    if layer.weight.dtype not in (torch.float32, torch.float64):
+        reasons.append("its weight is neither float32 nor float64: statistics would lose digits")
+    name = layer.activation.name
+    if not before_max and name != "leaky_relu" and name not in SLOPES:
+        reasons.append(f"its activation {layer.activation.label} is not a ReLU or leaky ReLU")
+    elif not layer.activation.is_monotone:
+        reasons.append(
+            f"its activation {layer.activation.label} is not known to be monotone: the largest "
+            "input need not give the largest output"
+        )
+    if layer.dropout:
+        reasons.append("dropout stands between the layer and what follows")
+    return reasons
+
+
+def neighborhood_max(
+    pairs: PairTensors,
+    sources: Tensor,
+    centers: Tensor,
+    neighbors: Tensor,
+    *,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor | None] | None:
+    """Apply a layer to all pairs and take the max over each center's neighbors.
+
+    Updates the running statistics in training. Differentiable in the sources, the centers and all
+    parameters. A tie gives the gradient to the neighbor that comes first, as `Tensor.max` does.
+
+    Where the weights of both ends nearly cancel, so that the pairs vary much less than their ends
+    do, the variance keeps fewer digits than a plain batch norm's.
+
+    Args:
+        pairs: The layer, without `neighborhood_reasons`.
+        sources: `(B, N, Cs)`.
+        centers: `(B, Q, Ct)`.
+        neighbors: `(B, Q, K)` int64, rows of the sources within each cloud.
+        return_indices: Whether to tell which neighbors won.
+
+    Returns:
+        The maxima `(B, Q, D)`, in the dtype that an active autocast asks for, and the positions
+        among the neighbors that won `(B, Q, D)` int64, or None. None, with nothing changed, if a
+        number in between is not finite: then the plain layers are to say what becomes of it.
+    """
+    result_dtype = result_dtype_of(pairs.source)
+    with torch.autocast(sources.device.type, enabled=False):
+        ends = _Ends.of(pairs, sources, centers)
+        activation, norm = pairs.layer.activation, pairs.layer.norm
+        if norm is None or not norm.uses_batch_statistics:
+            a, b = ends.folded()
+            found = neighbor_max(a, neighbors)
+            if not _is_finite(found.values + b):
+                return None
+            pooled = activation(found.values + b)
+        else:
+            # The largest input gives the largest output if the norm does not change the order.
+            sign = _sign(norm, pairs.source)
+            a, b = ends.products(sign)
+            found = neighbor_max(a, neighbors, b, _tied(norm))
+            affine = ends.normalize(norm, sign, found.mean, found.second_moment, neighbors.numel())
+            if affine is None:
+                return None
+            pooled = scaled_activation(found.values, b, *affine, activation)
+        positions = None
+        if return_indices:
+            positions = winning_positions(a.detach(), neighbors, found.values.detach())
+            if activation.name == "relu":  # all that it switches off are alike: the first wins
+                positions = positions.masked_fill(pooled == 0, 0)
+        return pooled.to(result_dtype), positions
+
+
+def neighborhood_rows(
+    pairs: PairTensors, sources: Tensor, centers: Tensor, neighbors: Tensor
+) -> Tensor | None:
+    """Apply a layer to all pairs, `(B, Q, K, D)`; arguments and None as in `neighborhood_max`."""
+    result_dtype = result_dtype_of(pairs.source)
+    with torch.autocast(sources.device.type, enabled=False):
+        ends = _Ends.of(pairs, sources, centers)
+        norm = pairs.layer.norm
+        if norm is None or not norm.uses_batch_statistics:
+            a, b = ends.folded()
+            if not _is_finite(a.sum() + b.sum()):
+                return None
+        else:
+            sign = torch.ones_like(pairs.source[:, 0])
+            a, b = ends.products(sign)
+            moments = neighbor_moments(a, neighbors, b)
+            affine = ends.normalize(norm, sign, *moments, neighbors.numel())
+            if affine is None:
+                return None
+            scale, shift = affine
+            a, b = a * scale, torch.addcmul(shift, b, scale)
+        slope = SLOPES.get(pairs.layer.activation.name, pairs.layer.activation.parameter)
+        return pair_rows(a, b, neighbors, slope).to(result_dtype)
+
+
+class _Ends(NamedTuple):
+    """The two ends of all pairs, centered: far from the origin no digits cancel in a_j + b_i.
+
+    Attributes:
+        pairs: The layer.
+        sources: `(B, N, Cs)`.
+        centers: `(B, Q, Ct)`.
+        offset: `(D,)`, what was taken from all pairs, without the bias.
+    """
+
+    pairs: PairTensors
+    sources: Tensor
+    centers: Tensor
+    offset: Tensor
+
+    @classmethod
+    def of(cls, pairs: PairTensors, sources: Tensor, centers: Tensor) -> _Ends:
+        norm, dtype = pairs.layer.norm, pairs.source.dtype
+        group = None if norm is None else norm.group
+        sources, centers = sources.to(dtype), centers.to(dtype)
+        means = []
+        for rows in (sources.detach().flatten(0, 1), centers.detach().flatten(0, 1)):
+            count = rows.new_full((1,), len(rows))
+            means.append(shared_center(rows.mean(0), count, group))
+        offset = pairs.source @ means[0] + pairs.center @ means[1]
+        return cls(pairs, sources - means[0], centers - means[1], offset)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return a `(B, N, D)` and b `(B, Q, D)` with constant batch norm folded in."""
+        layer = self.pairs.layer
+        source, _ = fold(layer._replace(weight=self.pairs.source))
+        center, _ = fold(layer._replace(weight=self.pairs.center))
+        # the offset as a weight of one channel, whose input is 1
+        offset, shift = fold(layer._replace(weight=self.offset[:, None]))
+        b = self.centers @ center.t() + (offset[:, 0] + shift)
+        return self.sources @ source.t(), b
+
+    def products(self, sign: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a `(B, N, D)` and b `(B, Q, D)`, with a sign for each channel.
+
+        What is the same for all pairs, the offset and the bias, drops out with their mean.
+        """
+        a = self.sources @ (self.pairs.source * sign[:, None]).t()
+        return a, self.centers @ (self.pairs.center * sign[:, None]).t()
+
+    def normalize(
+        self, norm: BatchNorm, sign: Tensor, mean: Tensor, second_moment: Tensor, count: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return scale and shift `(D,)` of batch norm for `a_j + b_i`.
+
+        Updates the running statistics. Returns None, with nothing changed, if a number is not
+        finite.
+        """
+        bias = self.pairs.layer.bias
+        moments, total = shared_means(
+            torch.stack([mean, second_moment]), mean.new_full((1,), count), norm.group
+        )
+        mean, second_moment = moments
+        # The ends are centered, so the mean is not large, and nothing cancels.
+        variance = (second_moment - mean.square()).clamp(min=0)
+        # These are not finite as soon as one pair is not.
+        if not _is_finite(mean + variance + (0.0 if bias is None else bias)):
+            return None
+        if norm.training and norm.running_mean is not None and norm.running_var is not None:
+            update_running(
+                norm.running_mean,
+                norm.running_var,
+                norm.num_batches_tracked,
+                norm.momentum,
+                (sign * mean + self.offset + (0.0 if bias is None else bias)).detach(),
+                variance.detach(),
+                total,
+            )
+        scale = torch.rsqrt(variance + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight * sign
+        shift = -mean * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias
+        if bias is not None:  # subtracted with the mean: its gradient is zero, not None
+            shift = shift + 0.0 * bias
+        return scale, shift
+
+
+def _sign(norm: BatchNorm, like: Tensor) -> Tensor:
+    """Return 1 or -1 for each channel, such that it makes batch norm's weight not negative."""
+    ones = torch.ones_like(like[:, 0])
+    return ones if norm.weight is None else torch.where(norm.weight.detach() < 0, -ones, ones)
+
+
+def _tied(norm: BatchNorm) -> Tensor | None:
+    """Return in which channels batch norm's weight makes all pairs equal; None if in none."""
+    if norm.weight is None:
+        return None
+    tied = norm.weight.detach() == 0
+    return tied if torch.compiler.is_compiling() or tied.any() else None
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # a graph cannot depend on a value
+        return True
+    return math.isfinite(tensor.detach().sum().item())
