@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from sharedmlp.layers import SetAbstraction, SharedMLP
+from sharedmlp.models.head import reset_head
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.models.registry import register_model
 
@@ -159,16 +160,7 @@ class PointNet2(PointCloudModel):
         Raises:
             ValueError: If the number is negative.
         """
-        if num_classes < 0:
-            raise ValueError(f"expected num_classes >= 0 (0 for features), got {num_classes}")
-        old = self.head
-        self.architecture["num_classes"] = self.options["num_classes"] = num_classes
-        self.metadata.pop("class_names", None)
-        new = self._make_head().to(next(self.parameters())).train(self.training)
-        if isinstance(old, SharedMLP) and isinstance(new, SharedMLP):
-            for number, layer in enumerate(old.layers[:-1]):
-                new.layers[number] = layer
-        self.head = new
+        self.head = reset_head(self, num_classes, self._make_head)
 
     def _make_head(self) -> nn.Module:
         if self.num_classes == 0:
