@@ -1,5 +1,7 @@
 """Sampling, grouping and interpolation as loops: the oracle of the layers on neighborhoods."""
 
+from typing import Any
+
 import torch
 
 from tests.formula import Formula, compare_parameters, scale_of
@@ -87,7 +89,7 @@ def compare_set_abstraction(layer, points, features, kind="fused", norm="batch")
 def backward(outputs):
     """Differentiate the same random combination of all outputs."""
     generator = torch.Generator().manual_seed(2)
-    total = 0
+    total: Any = 0
     for y in outputs:
         direction = torch.randn(y.shape, dtype=torch.float64, generator=generator)
         total = total + (y * direction.to(y.dtype)).sum()

@@ -1,6 +1,7 @@
 """Edge convolution against the plain formula on the edges, in every backend and on both paths."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -59,8 +60,8 @@ def edges_of(x, neighbors, centers):
 def compare(layer, x, neighbors, centers, norm="batch", activation="leaky_relu"):
     """Compare outputs, winners, gradients of both ends and of parameters, and statistics."""
     formula = Formula.of(layer.pool, norm, activation)
-    leaves = [None if t is None else t.clone().requires_grad_() for t in (x, centers)]
-    plain = [None if t is None else t.clone().requires_grad_() for t in (x, centers)]
+    leaves: list[Any] = [None if t is None else t.clone().requires_grad_() for t in (x, centers)]
+    plain: list[Any] = [None if t is None else t.clone().requires_grad_() for t in (x, centers)]
     edges = edges_of(plain[0], neighbors, plain[1])
     want, positions = formula(edges.flatten(0, 2)).view(*neighbors.shape, -1).max(2)
     got, winners = layer(leaves[0], neighbors, leaves[1], return_indices=True)
@@ -94,7 +95,8 @@ def test_numbers_are_those_of_the_formula_on_edges(
     layer = make(
         WIDTHS[widths], backend, dtype, norm=norm, activation=activation, bias=bias, fused=fused
     ).train(mode == "train")
-    compare(layer, *inputs(size, dtype), norm, activation)
+    x, neighbors, centers = inputs(size, dtype)
+    compare(layer, x, neighbors, centers, norm, activation)
 
 
 @pytest.mark.parametrize("momentum", [None, 0.3])
@@ -138,13 +140,13 @@ def test_backends_load_each_other():
         target = EdgeConv([5, 16], backend=backend, negative_slope=SLOPE).double().eval()
         target.load_state_dict(source.state_dict())
         assert_close(target(x, neighbors), source(x, neighbors), kind="fused")
-        converted = convert_backend(source, backend).module
+        converted: Any = convert_backend(source, backend).module
         assert converted.pool.backend == backend
         assert_close(converted(x, neighbors), source(x, neighbors), kind="fused")
 
 
 def test_the_default_activation_is_that_of_dgcnn():
-    layer = EdgeConv([3, 64, 64])
+    layer: Any = EdgeConv([3, 64, 64])
     slopes = [part.activation.negative_slope for part in layer.pool.layers]
     assert slopes == [0.2, 0.2]
     assert layer.k == 20
@@ -222,7 +224,7 @@ def test_hooks_are_called(training):
 def test_forward_ad_takes_the_plain_path():
     x, neighbors, _ = inputs()
     layer = make().eval()
-    _, product = torch.func.jvp(lambda x: layer(x, neighbors), (x,), (torch.ones_like(x),))
+    product: Any = torch.func.jvp(lambda x: layer(x, neighbors), (x,), (torch.ones_like(x),))[1]
     step = 1e-6
     want = (layer(x + step, neighbors) - layer(x - step, neighbors)) / (2 * step)
     assert torch.allclose(product, want, atol=1e-5)

@@ -1,5 +1,7 @@
 """Set abstraction against loops over centers and neighbors."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from tests.layers.fused_pool import BACKENDS, DTYPES
 from tests.layers.neighborhoods import compare_set_abstraction
 from tests.tolerances import assert_close
 
-SCALES = {
+SCALES: dict[str, Any] = {
     "one": (4, 0.8, 5, [6, 7]),
     "two": (4, [0.5, 1.2], [3, 5], [[6, 7, 8], [6, 9]]),
     "all": (None, None, None, [6, 7]),

@@ -1,5 +1,7 @@
 """DGCNN against the plain formula of the whole network: gather edges, multiply, normalize, max."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,7 +13,12 @@ from tests.formula import randomize, scale_of
 from tests.tolerances import assert_close
 
 BACKENDS = ["linear", "conv1d", "conv2d"]
-SMALL = {"k": 4, "edge_channels": (6, 7), "embedding_channels": 24, "head_channels": (10, 9)}
+SMALL: dict[str, Any] = {
+    "k": 4,
+    "edge_channels": (6, 7),
+    "embedding_channels": 24,
+    "head_channels": (10, 9),
+}
 
 
 def make(backend="linear", in_channels=3, **options):
@@ -150,7 +157,7 @@ def test_initial_weights_are_the_same_in_every_backend():
 def test_it_is_listed_and_of_the_papers_size():
     assert "dgcnn" in list_models()
     assert list_models(tag="dgcnn") == ["dgcnn"]
-    model = create_model("dgcnn", 40)
+    model: Any = create_model("dgcnn", 40)
     # The authors' program has 256 more, the bias before the second batch norm of the head.
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_809_576 - 256
     assert [layer.dropout.p for layer in model.head.layers[:2]] == [0.5, 0.5]

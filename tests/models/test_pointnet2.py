@@ -1,5 +1,7 @@
 """PointNet++ against loops over centers, neighbors and layers."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -54,7 +56,8 @@ def test_against_the_formula(name, backend, in_channels, fused, training):
     plain = leaf(points)
     layers = [*model.levels, model.global_pool]
     formulas = [[Formula.of(pool, "batch", "relu") for pool in layer.pools] for layer in layers]
-    centers, features = plain[..., :3], plain[..., 3:] if in_channels > 3 else None
+    centers = plain[..., :3]
+    features: Any = plain[..., 3:] if in_channels > 3 else None
     expected_centers = []
     for layer, of_layer in zip(layers, formulas, strict=True):
         centers, features = plain_set_abstraction(layer, of_layer, centers, features)
@@ -104,7 +107,8 @@ def test_twenty_steps_stay_together(name):
 
 def test_the_widths_are_the_papers():
     assert list_models(tag="pointnet2") == sorted(SMALL)
-    single, multi = (create_model(f"pointnet2_{name}", 40, 6) for name in ("ssg", "msg"))
+    single: Any = create_model("pointnet2_ssg", 40, 6)
+    multi: Any = create_model("pointnet2_msg", 40, 6)
     assert [[pool.channels for pool in level.pools] for level in single.levels] == [
         [(6, 64, 64, 128)],
         [(131, 128, 128, 256)],

@@ -1,6 +1,7 @@
 """The first layer on points instead of pairs, against the plain formula on the pairs."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ class Case:
             self.leaves["sources"][:] = self.leaves["sources"][:, :1].clone()
         for leaf in self.leaves.values():
             leaf.requires_grad_()
-        self.running = None
+        self.running: Any = None
         if norm in ("train", "eval"):
             self.running = [
                 random(width, seed=8, dtype=dtype),
@@ -86,10 +87,11 @@ class Case:
         leaves = self.leaves
         norm = None
         if self.norm:
-            running = self.running or (None, None, None)
+            running: Any = self.running or (None, None, None)
             training = self.norm != "eval"
             affine = (leaves.get("gamma"), leaves.get("beta"))
-            norm = BatchNorm(*affine, *running, training, self.momentum, 1e-5)
+            mean, variance, count = running
+            norm = BatchNorm(*affine, mean, variance, count, training, self.momentum, 1e-5)
         activation = Activation(self.activation, 0.2)
         bias = leaves.get("bias")
         layer = PointwiseTensors(leaves["source weight"], bias, norm, activation)
@@ -269,7 +271,7 @@ def test_the_bias_of_a_batch_norm_gets_a_zero_gradient():
 @pytest.mark.parametrize("with_moments", [True, False])
 def test_derivatives_of_any_order(with_moments):
     a = random(1, 4, 3).requires_grad_()
-    b = random(1, 3, 3, seed=1).requires_grad_() if with_moments else None
+    b: Any = random(1, 3, 3, seed=1).requires_grad_() if with_moments else None
     neighbors = random_rows(4, 1, 3, 2)
     tied = torch.tensor([True, False, False])
 
@@ -287,7 +289,8 @@ def test_derivatives_of_the_scaled_activation(name):
     inputs = tuple(tensor.requires_grad_() for tensor in inputs)
 
     def function(*tensors):
-        return scaled_activation(*tensors, Activation(name, 0.2))
+        a, b, scale, shift = tensors
+        return scaled_activation(a, b, scale, shift, Activation(name, 0.2))
 
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
