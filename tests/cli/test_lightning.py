@@ -448,8 +448,7 @@ def test_a_missing_root_of_prepare_is_one_line(tmp_path):
 
 
 def test_without_the_train_extra_the_message_names_it(monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[:2] == ["sharedmlp", "cli"]]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "sharedmlp.cli.lightning", raising=False)
     monkeypatch.setitem(sys.modules, "pytorch_lightning.cli", None)
     with pytest.raises(SystemExit) as error:
         main(["fit"])

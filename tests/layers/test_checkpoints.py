@@ -2,7 +2,6 @@
 
 import copy
 import io
-import itertools
 import pickle  # noqa: TID251 - what is tested is that users may pickle a layer
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool, TNet, create_model
+from tests.covering import pairwise
 from tests.formula import randomize
 from tests.tolerances import assert_close
 
@@ -23,10 +23,9 @@ MAKERS = {
 REAL_MODULES = {"linear": nn.Linear, "conv1d": nn.Conv1d, "conv2d": nn.Conv2d}
 
 
-@pytest.mark.parametrize(("source", "target"), list(itertools.product(BACKENDS, BACKENDS)))
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-@pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
-def test_a_checkpoint_of_any_backend_loads_into_any(make, source, target, assign):
+@pairwise(name=list(MAKERS), source=BACKENDS, target=BACKENDS, assign=[False, True])
+def test_a_checkpoint_of_any_backend_loads_into_any(name, source, target, assign):
+    make = MAKERS[name]
     torch.manual_seed(0)
     trained = make(source).double().eval()
     randomize(trained)

@@ -43,8 +43,7 @@ def moments(trainer):
     return [v.flatten() for s in states for k, v in sorted(s.items()) if torch.is_tensor(v)]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("optimizer", "fused"), zip(OPTIMIZERS, [True, False, True], strict=True))
 def test_a_training_changes_its_backend_in_mid_epoch_twice(tmp_path, optimizer, fused):
     options = {"optimizer": optimizer, "fused": fused, **OPTIMIZERS[optimizer]}
     tasks = {
@@ -67,8 +66,7 @@ def test_a_training_changes_its_backend_in_mid_epoch_twice(tmp_path, optimizer, 
         assert_close(value.double(), wanted.double(), kind="training")  # the steps are float32
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
+@pytest.mark.parametrize(("step", "num_workers"), [(1, 0), (2, 1), (3, 0), (4, 1)])
 def test_a_resume_in_mid_epoch_is_bitwise_the_uninterrupted_run(
     tmp_path, step, num_workers, recwarn
 ):

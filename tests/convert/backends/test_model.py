@@ -13,6 +13,7 @@ from sharedmlp.convert import ConversionError, convert_backend
 from sharedmlp.convert.backends.adapted import Adapted
 from tests.convert.steps import compare_steps, same_state, snapshot, types_of, untouched
 from tests.convert.third_party import ConvNet, ConvPointNet, MixerBlock
+from tests.covering import pairwise
 from tests.formula import randomize
 from tests.tolerances import assert_close
 
@@ -94,9 +95,7 @@ def test_a_shared_mlp_changes_as_a_whole(cls, norm, source, target, training):
     assert same_state(again, original)
 
 
-@pytest.mark.parametrize("source", BACKENDS)
-@pytest.mark.parametrize("target", BACKENDS)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pairwise(source=BACKENDS, target=BACKENDS, training=[True, False])
 def test_the_projects_own_pointnet(source, target, training):
     options: dict[str, Any] = {
         "local_channels": (6, 5),

@@ -14,6 +14,7 @@ from sharedmlp.models import (
     load_weights,
 )
 from sharedmlp.models.third_party.pointnet import DEFAULTS
+from tests.covering import pairwise
 from tests.models.third_party.formulas import LAYOUTS, Original, random_tensors
 from tests.tolerances import assert_close
 
@@ -37,13 +38,12 @@ def original_logits(name, net, points):
     return getattr(net, LAYOUTS[name][0])(points)
 
 
-@pytest.mark.parametrize(
-    ("fused", "dtype"),
-    [(True, torch.float64), (True, torch.float32), (False, torch.float64)],
-    ids=["fused", "fused float32", "plain"],
+@pairwise(
+    name=list(LAYOUTS),
+    backend=BACKENDS,
+    fused=[True, False],
+    dtype=[torch.float64, torch.float32],
 )
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", LAYOUTS)
 def test_the_logits_are_the_originals(name, backend, fused, dtype):
     if name == "learning3d without norm" and fused:  # its last layer is too narrow to be fused
         fused = "auto"
