@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sharedmlp.layers import EdgeConv, SharedMLP
 from sharedmlp.layers.pointwise import set_negative_slope
-from sharedmlp.models.head import reset_head
-from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.models.classifier import PointCloudClassifier
 from sharedmlp.models.registry import register_model
 
 # Of every leaky ReLU; the paper does not say, the authors' program does.
@@ -34,7 +33,7 @@ class DGCNNOutput(NamedTuple):
 
 
 @register_model("dgcnn", tags=("dgcnn",))
-class DGCNN(PointCloudModel):
+class DGCNN(PointCloudClassifier):
     """DGCNN for classification; `points (B, N, in_channels) -> logits (B, num_classes)`.
 
     Source: Wang et al. 2019, "Dynamic Graph CNN for Learning on Point Clouds", section 4.1 and
@@ -71,6 +70,7 @@ class DGCNN(PointCloudModel):
             in a cloud is not finite, or if a batch of one cloud comes in training mode.
     """
 
+    _name = "DGCNN"
     paper_url = "https://arxiv.org/abs/1801.07829"
 
     def __init__(
@@ -88,11 +88,6 @@ class DGCNN(PointCloudModel):
         embedding_channels: int = 1024,
         head_channels: Sequence[int] = (512, 256),
     ) -> None:
-        if num_classes < 0 or in_channels < 3:
-            raise ValueError(
-                "expected num_classes >= 0 (0 for features) and in_channels >= 3 (x, y, z and "
-                f"further features), got num_classes={num_classes} and in_channels={in_channels}"
-            )
         if search_precision not in ("float32", "bfloat16"):
             raise ValueError(
                 f'search_precision is "float32" or "bfloat16", got {search_precision!r}'
@@ -140,10 +135,6 @@ class DGCNN(PointCloudModel):
         set_negative_slope(self.embedding, _NEGATIVE_SLOPE)
         self.head = self._make_head()
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the logits `(B, num_classes)`, or the global feature `(B, 2D)` without a head."""
-        return self.head(self.forward_features(points))  # type: ignore[no-any-return]
-
     def forward_features(self, points: Tensor) -> Tensor:
         """Return the global feature `(B, 2D)`."""
         return self._pool(self._edge_features(points))
@@ -153,17 +144,6 @@ class DGCNN(PointCloudModel):
         edge_features = self._edge_features(points)
         global_feature = self._pool(edge_features)
         return DGCNNOutput(self.head(global_feature), global_feature, tuple(edge_features))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Make a new last layer for another number of classes; the layers before it stay.
-
-        The `class_names` of `metadata`, which name other classes, go. `num_classes=0` takes the
-        whole head away, and from there another number makes a whole new one.
-
-        Raises:
-            ValueError: If the number is negative.
-        """
-        self.head = reset_head(self, num_classes, self._make_head)
 
     def _edge_features(self, points: Tensor) -> list[Tensor]:
         """Return the output `(B, N, D_i)` of each edge convolution."""
@@ -178,38 +158,20 @@ class DGCNN(PointCloudModel):
         embedded: Tensor = self.embedding(torch.cat(list(edge_features), -1))
         return torch.cat([embedded.max(1).values, embedded.mean(1)], -1)
 
-    def _make_head(self) -> nn.Module:
-        if self.num_classes == 0:
-            return nn.Identity()
-        # Fully connected over the global feature: its positions are the clouds of the batch.
-        head = SharedMLP(
-            [
-                2 * self.architecture["embedding_channels"],
-                *self.architecture["head_channels"],
-                self.num_classes,
-            ],
-            activation="leaky_relu",
-            dropout=[*self.architecture["dropout"], 0.0],
-            norm=self.options["norm"],
-            plain_last=True,
-        )
+    @property
+    def _feature_channels(self) -> int:
+        return 2 * int(self.architecture["embedding_channels"])
+
+    def _make_head(self, **options: Any) -> nn.Module:
+        head = super()._make_head(activation="leaky_relu", **options)
         set_negative_slope(head, _NEGATIVE_SLOPE)
         return head
 
-    def _check_points(self, points: Tensor) -> None:
+    def _check_points(self, points: Tensor, *, fully_connected: bool = False) -> None:
         shape = tuple(points.shape)
-        if points.ndim != 3 or shape[2] != self.in_channels or points.numel() == 0:
-            hint = f"make the model with in_channels={shape[-1] if shape else 3}"
-            if points.ndim == 3 and shape[1] == self.in_channels:
-                hint = "swap points and channels with points.transpose(1, 2)"
-            elif points.ndim == 2:
-                hint = "add a batch dimension with points.unsqueeze(0)"
-            elif points.numel() == 0:
-                hint = "leave empty clouds out of the batch"
-            raise ValueError(f"DGCNN expected (B, N, {self.in_channels}), got {shape}: {hint}")
-        if self.training and self.num_classes > 0 and shape[0] < 2:
+        if len(shape) == 3 and shape[2] == self.in_channels and 0 in shape:
             raise ValueError(
-                "DGCNN in training mode expected at least two clouds, because batch norm in the "
-                f"fully connected head is undefined for one, got {shape}: drop or merge a last "
-                "batch of one, or call eval()"
+                f"DGCNN expected (B, N, {self.in_channels}), got {shape}: leave empty clouds out "
+                "of the batch"
             )
+        super()._check_points(points, fully_connected=fully_connected)

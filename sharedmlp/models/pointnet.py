@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharedmlp.layers import SharedMLP, SharedMLPMaxPool, TNet
-from sharedmlp.models.head import reset_head
-from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.models.classifier import PointCloudClassifier
 from sharedmlp.models.registry import register_model
 
 
@@ -40,7 +39,7 @@ class PointNetOutput(NamedTuple):
     transforms=False,
 )
 @register_model("pointnet", tags=("pointnet",))
-class PointNet(PointCloudModel):
+class PointNet(PointCloudClassifier):
     """PointNet for classification; `points (B, N, in_channels) -> logits (B, num_classes)`.
 
     Source: Qi et al. 2017, "PointNet: Deep Learning on Point Sets for 3D Classification and
@@ -72,6 +71,7 @@ class PointNet(PointCloudModel):
             of one cloud comes in training mode.
     """
 
+    _name = "PointNet"
     paper_url = "https://arxiv.org/abs/1612.00593"
 
     def __init__(
@@ -89,11 +89,6 @@ class PointNet(PointCloudModel):
         global_channels: Sequence[int] = (64, 128, 1024),
         head_channels: Sequence[int] = (512, 256),
     ) -> None:
-        if num_classes < 0 or in_channels < 3:
-            raise ValueError(
-                "expected num_classes >= 0 (0 for features) and in_channels >= 3 (x, y, z and "
-                f"further features), got num_classes={num_classes} and in_channels={in_channels}"
-            )
         if transforms not in (True, False, "input"):
             raise ValueError(f'transforms is True, False or "input", got {transforms!r}')
         if isinstance(dropout, (int, float)):
@@ -120,10 +115,6 @@ class PointNet(PointCloudModel):
         self.global_pool = self._make_global_pool()
         self.head = self._make_head()
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the logits `(B, num_classes)`, or the global feature `(B, D)` without a head."""
-        return self.head(self.forward_features(points))  # type: ignore[no-any-return]
-
     def forward_features(self, points: Tensor) -> Tensor:
         """Return the global feature `(B, D)`."""
         features, _, _ = self._local_features(points)
@@ -149,17 +140,6 @@ class PointNet(PointCloudModel):
         if output.feature_transform is None:
             return None
         return orthogonality_penalty(output.feature_transform)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Make a new last layer for another number of classes; the layers before it stay.
-
-        The `class_names` of `metadata`, which name other classes, go. `num_classes=0` takes the
-        whole head away, and from there another number makes a whole new one.
-
-        Raises:
-            ValueError: If the number is negative.
-        """
-        self.head = reset_head(self, num_classes, self._make_head)
 
     def critical_points(self, output: PointNetOutput) -> Tensor:
         """Return the distinct points of one cloud that won a channel, `(K,)` int64, ascending.
@@ -194,21 +174,9 @@ class PointNet(PointCloudModel):
         widths = [self.architecture["local_channels"][-1], *self.architecture["global_channels"]]
         return SharedMLPMaxPool(widths, **{**self._pool_options, **options})
 
-    def _make_head(self, **options: Any) -> nn.Module:
-        if self.num_classes == 0:
-            return nn.Identity()
-        # Fully connected over the global feature: its positions are the clouds of the batch.
-        return SharedMLP(
-            [
-                self.architecture["global_channels"][-1],
-                *self.architecture["head_channels"],
-                self.num_classes,
-            ],
-            dropout=[*self.architecture["dropout"], 0.0],
-            norm=self.options["norm"],
-            plain_last=True,
-            **options,
-        )
+    @property
+    def _feature_channels(self) -> int:
+        return int(self.architecture["global_channels"][-1])
 
     @property
     def _layer_options(self) -> dict[str, Any]:
@@ -220,7 +188,7 @@ class PointNet(PointCloudModel):
 
     def _local_features(self, points: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the features before the last shared MLP and the two transforms."""
-        self._check_points(points)
+        self._check_points(points, fully_connected=self.input_tnet is not None)
         input_transform = feature_transform = None
         if self.input_tnet is not None:
             input_transform = self.input_tnet(points[..., : self.input_tnet.pool.in_channels])
@@ -231,23 +199,6 @@ class PointNet(PointCloudModel):
             feature_transform = self.feature_tnet(features)
             features = features @ feature_transform
         return features, input_transform, feature_transform
-
-    def _check_points(self, points: Tensor) -> None:
-        shape = tuple(points.shape)
-        if points.ndim != 3 or shape[2] != self.in_channels:
-            hint = f"make the model with in_channels={shape[-1] if shape else 3}"
-            if points.ndim == 3 and shape[1] == self.in_channels:
-                hint = "swap points and channels with points.transpose(1, 2)"
-            elif points.ndim == 2:
-                hint = "add a batch dimension with points.unsqueeze(0)"
-            raise ValueError(f"PointNet expected (B, N, {self.in_channels}), got {shape}: {hint}")
-        fully_connected = self.num_classes > 0 or self.input_tnet is not None
-        if self.training and fully_connected and shape[0] < 2:
-            raise ValueError(
-                "PointNet in training mode expected at least two clouds, because batch norm in the "
-                f"fully connected head is undefined for one, got {shape}: drop or merge a last "
-                "batch of one, or call eval()"
-            )
 
 
 def orthogonality_penalty(transform: Tensor) -> Tensor:

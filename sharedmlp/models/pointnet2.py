@@ -7,9 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from sharedmlp.layers import SetAbstraction, SharedMLP
-from sharedmlp.models.head import reset_head
-from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.layers import SetAbstraction
+from sharedmlp.models.classifier import PointCloudClassifier
 from sharedmlp.models.registry import register_model
 
 # Qi et al. 2017b, appendix B.1; the numbers of neighbors are those of the authors' code.
@@ -49,7 +48,7 @@ class PointNet2Output(NamedTuple):
 
 @register_model("pointnet2_msg", tags=("pointnet2",), levels=_MULTI_SCALE)
 @register_model("pointnet2_ssg", tags=("pointnet2",))
-class PointNet2(PointCloudModel):
+class PointNet2(PointCloudClassifier):
     """PointNet++ for classification; `points (B, N, in_channels) -> logits (B, num_classes)`.
 
     Source: Qi et al. 2017b, "PointNet++: Deep Hierarchical Feature Learning on Point Sets in a
@@ -81,6 +80,7 @@ class PointNet2(PointCloudModel):
             coordinate is not finite, or if a batch of one cloud comes in training mode.
     """
 
+    _name = "PointNet2"
     paper_url = "https://arxiv.org/abs/1706.02413"
 
     def __init__(
@@ -97,11 +97,6 @@ class PointNet2(PointCloudModel):
         global_channels: Sequence[int] = (256, 512, 1024),
         head_channels: Sequence[int] = (512, 256),
     ) -> None:
-        if num_classes < 0 or in_channels < 3:
-            raise ValueError(
-                "expected num_classes >= 0 (0 for features) and in_channels >= 3 (x, y, z and "
-                f"further features), got num_classes={num_classes} and in_channels={in_channels}"
-            )
         if isinstance(dropout, (int, float)):
             dropout = [dropout] * len(head_channels)
         architecture = {
@@ -138,10 +133,6 @@ class PointNet2(PointCloudModel):
         )
         self.head = self._make_head()
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the logits `(B, num_classes)`, or the global feature `(B, D)` without a head."""
-        return self.head(self.forward_features(points))  # type: ignore[no-any-return]
-
     def forward_features(self, points: Tensor) -> Tensor:
         """Return the global feature `(B, D)`."""
         return self._global_feature(points)[0]
@@ -151,31 +142,9 @@ class PointNet2(PointCloudModel):
         global_feature, centers = self._global_feature(points)
         return PointNet2Output(self.head(global_feature), global_feature, centers)
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Make a new last layer for another number of classes; the layers before it stay.
-
-        The `class_names` of `metadata`, which name other classes, go. `num_classes=0` takes the
-        whole head away, and from there another number makes a whole new one.
-
-        Raises:
-            ValueError: If the number is negative.
-        """
-        self.head = reset_head(self, num_classes, self._make_head)
-
-    def _make_head(self) -> nn.Module:
-        if self.num_classes == 0:
-            return nn.Identity()
-        # Fully connected over the global feature: its positions are the clouds of the batch.
-        return SharedMLP(
-            [
-                self.global_pool.out_channels,
-                *self.architecture["head_channels"],
-                self.num_classes,
-            ],
-            dropout=[*self.architecture["dropout"], 0.0],
-            norm=self.options["norm"],
-            plain_last=True,
-        )
+    @property
+    def _feature_channels(self) -> int:
+        return int(self.architecture["global_channels"][-1])
 
     def _global_feature(self, points: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the global feature and the centers of each level."""
@@ -186,19 +155,3 @@ class PointNet2(PointCloudModel):
             centers, features = level(centers, features)
             found.append(centers)
         return self.global_pool(centers, features)[1][:, 0], tuple(found)
-
-    def _check_points(self, points: Tensor) -> None:
-        shape = tuple(points.shape)
-        if points.ndim != 3 or shape[2] != self.in_channels:
-            hint = f"make the model with in_channels={shape[-1] if shape else 3}"
-            if points.ndim == 3 and shape[1] == self.in_channels:
-                hint = "swap points and channels with points.transpose(1, 2)"
-            elif points.ndim == 2:
-                hint = "add a batch dimension with points.unsqueeze(0)"
-            raise ValueError(f"PointNet2 expected (B, N, {self.in_channels}), got {shape}: {hint}")
-        if self.training and self.num_classes > 0 and shape[0] < 2:
-            raise ValueError(
-                "PointNet2 in training mode expected at least two clouds, because batch norm in "
-                f"the fully connected head is undefined for one, got {shape}: drop or merge a last "
-                "batch of one, or call eval()"
-            )

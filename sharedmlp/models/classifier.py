@@ -1,0 +1,108 @@
+"""What the classifiers share: features of a cloud, then a fully connected head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from sharedmlp.layers import SharedMLP
+from sharedmlp.models.protocol import PointCloudModel
+
+
+class PointCloudClassifier(PointCloudModel):
+    """Base class of networks with one global feature a cloud and a head on it.
+
+    A subclass makes its layers and then `self.head = self._make_head()`, and says in
+    `forward_features` and `_feature_channels` what the head gets.
+
+    Args:
+        architecture: As of `PointCloudModel`, with `num_classes`, `in_channels`, `head_channels`
+            and the `dropout` of each hidden layer of the head.
+        computation: As of `PointCloudModel`, with `norm`.
+
+    Raises:
+        ValueError: If the number of classes or of channels is out of range.
+    """
+
+    head: nn.Module
+    _name: ClassVar[str]  # in messages: that of the paper's network, also in a subclass
+
+    def __init__(self, architecture: Mapping[str, Any], computation: Mapping[str, Any]) -> None:
+        num_classes, in_channels = architecture["num_classes"], architecture["in_channels"]
+        if num_classes < 0 or in_channels < 3:
+            raise ValueError(
+                "expected num_classes >= 0 (0 for features) and in_channels >= 3 (x, y, z and "
+                f"further features), got num_classes={num_classes} and in_channels={in_channels}"
+            )
+        super().__init__(architecture, computation)
+
+    @property
+    def _feature_channels(self) -> int:
+        """Width of the global feature."""
+        raise NotImplementedError
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits `(B, num_classes)`, or the global feature `(B, D)` without a head."""
+        return self.head(self.forward_features(points))  # type: ignore[no-any-return]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Make a new last layer for another number of classes; the layers before it stay.
+
+        The `class_names` of `metadata`, which name other classes, go. `num_classes=0` takes the
+        whole head away, and from there another number makes a whole new one.
+
+        Raises:
+            ValueError: If the number is negative.
+        """
+        if num_classes < 0:
+            raise ValueError(f"expected num_classes >= 0 (0 for features), got {num_classes}")
+        old = self.head
+        self.architecture["num_classes"] = self.options["num_classes"] = num_classes
+        self.metadata.pop("class_names", None)
+        new = self._make_head().to(next(self.parameters())).train(self.training)
+        if isinstance(old, SharedMLP) and isinstance(new, SharedMLP):
+            for number, layer in enumerate(old.layers[:-1]):
+                new.layers[number] = layer
+        self.head = new
+
+    def _make_head(self, **options: Any) -> nn.Module:
+        """Make the head by the network's arguments.
+
+        Args:
+            **options: Further arguments of its `SharedMLP`.
+        """
+        if self.num_classes == 0:
+            return nn.Identity()
+        # Fully connected over the global feature: its positions are the clouds of the batch.
+        return SharedMLP(
+            [self._feature_channels, *self.architecture["head_channels"], self.num_classes],
+            dropout=[*self.architecture["dropout"], 0.0],
+            norm=self.options["norm"],
+            plain_last=True,
+            **options,
+        )
+
+    def _check_points(self, points: Tensor, *, fully_connected: bool = False) -> None:
+        """Refuse points of another shape, and one cloud in training.
+
+        Args:
+            points: The input.
+            fully_connected: Whether a fully connected layer besides the head normalizes over the
+                clouds of the batch.
+        """
+        name, shape = self._name, tuple(points.shape)
+        if points.ndim != 3 or shape[2] != self.in_channels:
+            hint = f"make the model with in_channels={shape[-1] if shape else 3}"
+            if points.ndim == 3 and shape[1] == self.in_channels:
+                hint = "swap points and channels with points.transpose(1, 2)"
+            elif points.ndim == 2:
+                hint = "add a batch dimension with points.unsqueeze(0)"
+            raise ValueError(f"{name} expected (B, N, {self.in_channels}), got {shape}: {hint}")
+        if self.training and (self.num_classes > 0 or fully_connected) and shape[0] < 2:
+            raise ValueError(
+                f"{name} in training mode expected at least two clouds, because batch norm in the "
+                f"fully connected head is undefined for one, got {shape}: drop or merge a last "
+                "batch of one, or call eval()"
+            )
