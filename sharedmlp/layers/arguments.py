@@ -9,6 +9,20 @@ from sharedmlp.layers.backend import Backend
 from sharedmlp.layers.pointwise import ACTIVATIONS
 
 
+def check_can_fuse(fused: Any, reasons: Sequence[str]) -> None:
+    """Make the reasons against a fused path an error if it must be taken.
+
+    Raises:
+        ValueError: If `fused` is True and there are reasons.
+    """
+    if reasons and fused is True:
+        raise ValueError(
+            "fused=True, but this cannot run fused: "
+            + "; ".join(reasons)
+            + '. Pass fused="auto" to take the plain path then'
+        )
+
+
 def check_channels(channels: Sequence[int]) -> tuple[int, ...]:
     """Return the widths.
 
@@ -65,14 +79,23 @@ def check_dropout(dropout: float | Sequence[float], num_layers: int) -> tuple[fl
     return rates
 
 
+def check_fused(fused: Any) -> None:
+    """Check the `fused` argument of a layer.
+
+    Raises:
+        ValueError: If it is none of its three values.
+    """
+    if fused not in ("auto", True, False):
+        raise ValueError(f'fused is "auto", True or False, got {fused!r}')
+
+
 def check_options(backend: Backend, norm: str | None, channel_dim: int, fused: Any) -> None:
     """Check what has one of a few values.
 
     Raises:
         ValueError: If it has another.
     """
-    if fused not in ("auto", True, False):
-        raise ValueError(f'fused is "auto", True or False, got {fused!r}')
+    check_fused(fused)
     if norm is not None and norm not in backend.norms:
         raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(backend.norms)} or None")
     if channel_dim not in (-1, 1):

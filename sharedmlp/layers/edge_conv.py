@@ -8,9 +8,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
+from sharedmlp.layers.arguments import check_can_fuse, check_fused
 from sharedmlp.layers.neighborhood_pool import NeighborhoodPool
-from sharedmlp.layers.pointwise import set_negative_slope
+from sharedmlp.layers.pointwise import empty_input, set_negative_slope
+from sharedmlp.ops import torch_internals
 from sharedmlp.ops.gate import watcher_reason
+from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.neighborhoods import split_edge_layer
 from sharedmlp.ops.neighbors import k_nearest
 
@@ -69,8 +72,7 @@ class EdgeConv(nn.Module):
         fused: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
-        if fused not in ("auto", True, False):
-            raise ValueError(f'fused is "auto", True or False, got {fused!r}')
+        check_fused(fused)
         if neighbors_in not in ("features", "coordinates"):
             raise ValueError(
                 f'neighbors_in is "features" or "coordinates", got {neighbors_in!r}: to find '
@@ -96,7 +98,7 @@ class EdgeConv(nn.Module):
         )
         set_negative_slope(self.pool, negative_slope)
         if fused is True:
-            self._check(self.pool.structural_reasons())
+            check_can_fuse(fused, self.pool.structural_reasons())
 
     @property
     def in_channels(self) -> int:
@@ -174,8 +176,7 @@ class EdgeConv(nn.Module):
             x: An input to ask for; None asks for any on the module's own device and of its dtype.
         """
         if x is None:
-            like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
-            x = torch.empty(0, self.in_channels, dtype=like.dtype, device=like.device)
+            x = empty_input(self, self.in_channels)
         return self._reasons(x, x, must=True)
 
     def extra_repr(self) -> str:
@@ -183,7 +184,7 @@ class EdgeConv(nn.Module):
         return f"{list(self.channels)}, k={self.k}, neighbors_in={self.neighbors_in!r}"
 
     def _find_neighbors(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():
+        if torch_internals.is_exporting():
             raise RuntimeError(
                 "EdgeConv's neighbor search cannot be exported: export a module that takes the "
                 "neighbors (B, N, k) as an input and passes them to it"
@@ -195,9 +196,8 @@ class EdgeConv(nn.Module):
         self, x: Tensor, centers: Tensor, neighbors: Tensor, return_indices: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Make the edges `(B, Q, K, 2C)` and apply the pool to them."""
-        clouds = torch.arange(len(x), device=x.device)[:, None, None]
         ends = centers[:, :, None].expand(*neighbors.shape, -1)
-        edges = torch.cat([x[clouds, neighbors] - ends, ends], -1)
+        edges = torch.cat([gather_rows(x, neighbors) - ends, ends], -1)
         if not return_indices:
             return self.pool(edges), None
         values, positions = self.pool(edges, return_indices=True)
@@ -212,7 +212,7 @@ class EdgeConv(nn.Module):
         if self.fused == "auto" and not self.pool.points_pay(neighbors, x.itemsize):
             return None
         reasons = self._reasons(x, centers, must=self.fused is True)
-        self._check(reasons)
+        check_can_fuse(self.fused, reasons)
         if reasons:
             return None
         found = self.pool.pool_points(
@@ -227,14 +227,6 @@ class EdgeConv(nn.Module):
         if type(self.pool) is not NeighborhoodPool:
             return [f"a {type(self.pool).__name__} stands in place of its pool"]
         return self.pool.points_reasons(x, centers, must=must)
-
-    def _check(self, reasons: list[str]) -> None:
-        if reasons and self.fused is True:
-            raise ValueError(
-                "fused=True, but this cannot run fused: "
-                + "; ".join(reasons)
-                + '. Pass fused="auto" to take the plain path then'
-            )
 
     def _check_points(self, x: Tensor, shape: str) -> None:
         if x.ndim != 3 or x.shape[-1] != self.in_channels or x.numel() == 0:

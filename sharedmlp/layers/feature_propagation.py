@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharedmlp.layers.gather_rows import gather_rows
 from sharedmlp.layers.shared_mlp import SharedMLP
+from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.neighbors import interpolation_weights
 
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from sharedmlp.layers.max_pool import SharedMLPMaxPool
 from sharedmlp.layers.pointwise import (
     PointwiseLayer,
-    is_distributed,
     layer_tensors,
-    shares_statistics,
+    share_statistics,
     unknown_parts,
 )
 from sharedmlp.ops import cost
@@ -91,7 +90,7 @@ class NeighborhoodPool(SharedMLPMaxPool):
     def points_pay(self, neighbors: Tensor, itemsize: int) -> bool:
         """Whether running the first layer on points is faster, for numbers of so many bytes."""
         # Processes that share statistics have to take the same path, whatever each one's size is.
-        if is_distributed() and any(shares_statistics(layer) for layer in self.layers):
+        if share_statistics(self.layers):
             return True
         widths = self.channels[1:]
         least = 8 if len(widths) == 1 else 32  # measured; of several, only the first gains

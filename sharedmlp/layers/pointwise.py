@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from torch import Tensor, distributed, nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedmlp.layers.backend import BACKENDS, BATCH_NORMS, Backend, pointwise_linear
-from sharedmlp.layers.sync_norm import sharing_group
+from sharedmlp.layers.sync_norm import is_distributed, sharing_group
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -77,6 +78,12 @@ def set_negative_slope(mlp: nn.Module, negative_slope: float) -> None:
             module.negative_slope = negative_slope
 
 
+def empty_input(module: nn.Module, in_channels: int) -> Tensor:
+    """Return no points `(0, C)` on the device and of the dtype of a module."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.empty(0, in_channels, dtype=like.dtype, device=like.device)
+
+
 def unknown_parts(layer: nn.Module) -> list[str]:
     """Say which parts of a layer are not what `PointwiseLayer` put there; empty if all are."""
     if type(layer) is not PointwiseLayer:
@@ -101,17 +108,12 @@ def unknown_parts(layer: nn.Module) -> list[str]:
     return reasons
 
 
-def is_distributed() -> bool:
-    """Whether this process is one of several that train together."""
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def shares_statistics(layer: nn.Module) -> bool:
-    """Whether the batch norm of a layer shares its statistics with other processes right now."""
-    if not is_distributed():
+def share_statistics(layers: Iterable[nn.Module]) -> bool:
+    """Whether a batch norm of the layers shares its statistics with other processes right now."""
+    if not is_distributed():  # asked for every input: it takes a microsecond
         return False
-    norm = getattr(layer, "norm", None)
-    return isinstance(norm, _BatchNorm) and sharing_group(norm) is not None
+    norms = [getattr(layer, "norm", None) for layer in layers]
+    return any(isinstance(n, _BatchNorm) and sharing_group(n) is not None for n in norms)
 
 
 def layer_tensors(layer: PointwiseLayer) -> PointwiseTensors:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from sharedmlp.layers.gather_rows import gather_rows
 from sharedmlp.layers.max_pool import SharedMLPMaxPool
+from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.neighbors import ball_query, farthest_points
 
 T = TypeVar("T", int, float)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, fx, nn
 
 from sharedmlp.layers.arguments import (
     check_activation,
+    check_can_fuse,
     check_channels,
     check_dropout,
     check_options,
@@ -18,11 +18,12 @@ from sharedmlp.layers.arguments import (
 from sharedmlp.layers.backend import BATCH_NORMS, enter_layout, get_backend, leave_layout
 from sharedmlp.layers.pointwise import (
     PointwiseLayer,
-    is_distributed,
+    empty_input,
     layer_tensors,
-    shares_statistics,
+    share_statistics,
     unknown_parts,
 )
+from sharedmlp.ops import torch_internals
 from sharedmlp.ops.cost import may_pay
 from sharedmlp.ops.fused import run_mlp
 from sharedmlp.ops.gate import visible_reasons
@@ -155,8 +156,7 @@ class SharedMLP(nn.Module):
             x: An input to ask for; None asks for any on the module's own device and of its dtype.
         """
         if x is None:
-            like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
-            x = torch.empty(0, self.in_channels, dtype=like.dtype, device=like.device)
+            x = empty_input(self, self.in_channels)
         return list(self._plan(x, 1, must=True).reasons)
 
     def _structural_reasons(self) -> list[str]:
@@ -189,20 +189,16 @@ class SharedMLP(nn.Module):
 
     def _may_pay(self, x: Tensor, rows: int, num_clouds: int | None) -> bool:
         """Whether a look at the modules is worth its time: small inputs do not wait for it."""
-        if torch.compiler.is_exporting():  # a comparison would become a bound of the exported sizes
+        # A comparison would become a bound of the exported sizes.
+        if torch_internals.is_exporting():
             return True
         if may_pay(self.channels, rows, num_clouds, x.dtype, x.device):
             return True
-        return is_distributed() and any(shares_statistics(layer) for layer in self.layers)
+        return share_statistics(self.layers)
 
     def _check_plan(self, plan: Plan) -> Plan:
         """Make the reasons of a plan an error if it must not be plain."""
-        if plan.reasons and self.fused is True:
-            raise ValueError(
-                "fused=True, but this cannot run fused: "
-                + "; ".join(plan.reasons)
-                + '. Pass fused="auto" to take the plain path then'
-            )
+        check_can_fuse(self.fused, plan.reasons)
         return plan
 
     def _choose(

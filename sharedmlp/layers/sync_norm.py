@@ -13,11 +13,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sharedmlp.ops.statistics import shared_center, shared_means, update_running
 
 
+def is_distributed() -> bool:
+    """Whether this process is one of several that train together."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def sharing_group(norm: _BatchNorm) -> distributed.ProcessGroup | None:
     """Return the processes that share the statistics of a norm at this moment, or None."""
     if not (isinstance(norm, (SyncBatchNorm, nn.SyncBatchNorm)) and norm.training):
         return None
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not is_distributed():
         return None
     group = distributed.group.WORLD
     if isinstance(norm, nn.SyncBatchNorm):

@@ -70,7 +70,7 @@ def watcher_reason() -> str | None:
     """Say who watches the operations of this thread; None if nobody does."""
     if torch.compiler.is_compiling() and not torch_internals.COMPILER_FOLLOWS_PLAN:
         return "torch.compile, before torch 2.12, compiles the plain operations"
-    if torch.compiler.is_exporting():
+    if torch_internals.is_exporting():
         return "torch.export records the plain operations"
     if torch.compiler.is_compiling():  # what follows is not for the compiler, nor under it
         return None

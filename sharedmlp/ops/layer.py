@@ -31,6 +31,12 @@ class Activation(NamedTuple):
         return _LABELS[self.name]
 
     @property
+    def slope(self) -> float | None:
+        """Of the leaky ReLU that it is: 0 for ReLU, 1 for the identity; None if it is none."""
+        slopes = {"identity": 1.0, "relu": 0.0, "leaky_relu": self.parameter}
+        return slopes.get(self.name)
+
+    @property
     def is_monotone(self) -> bool:
         """Whether it is known to be nondecreasing."""
         if self.name == "leaky_relu":

@@ -17,7 +17,6 @@ this project's own.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -28,7 +27,8 @@ from sharedmlp.ops.cpu.pair_rows import pair_rows
 from sharedmlp.ops.cpu.scaled_activation import scaled_activation
 from sharedmlp.ops.gate import result_dtype_of
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
-from sharedmlp.ops.statistics import shared_center, shared_means, update_running
+from sharedmlp.ops.plan import dtype_reasons, order_reasons
+from sharedmlp.ops.statistics import is_finite, shared_center, shared_means, update_norm
 
 
 class PairTensors(NamedTuple):
@@ -55,10 +55,6 @@ def split_edge_layer(layer: PointwiseTensors) -> PairTensors:
     return PairTensors(difference, center - difference, layer)
 
 
-# Activations that are a leaky ReLU of some slope; its own is its parameter.
-SLOPES = {"identity": 1.0, "relu": 0.0}
-
-
 def neighborhood_reasons(layer: PointwiseTensors, *, before_max: bool = True) -> list[str]:
     """Say why a layer on pairs cannot run on points; empty if it can.
 
@@ -69,16 +65,11 @@ def neighborhood_reasons(layer: PointwiseTensors, *, before_max: bool = True) ->
     reasons = []
     if layer.weight.device.type != "cpu":
         reasons.append("it is not on a CPU")
-    if layer.weight.dtype not in (torch.float32, torch.float64):
-        reasons.append("its weight is neither float32 nor float64: statistics would lose digits")
-    name = layer.activation.name
-    if not before_max and name != "leaky_relu" and name not in SLOPES:
+    reasons += dtype_reasons(layer)
+    if not before_max and layer.activation.slope is None:
         reasons.append(f"its activation {layer.activation.label} is not a ReLU or leaky ReLU")
-    elif not layer.activation.is_monotone:
-        reasons.append(
-            f"its activation {layer.activation.label} is not known to be monotone: the largest "
-            "input need not give the largest output"
-        )
+    else:
+        reasons += order_reasons(layer)
     if layer.dropout:
         reasons.append("dropout stands between the layer and what follows")
     return reasons
@@ -119,7 +110,7 @@ def neighborhood_max(
         if norm is None or not norm.uses_batch_statistics:
             a, b = ends.folded()
             found = neighbor_max(a, neighbors)
-            if not _is_finite(found.values + b):
+            if not is_finite(found.values + b):
                 return None
             pooled = activation(found.values + b)
         else:
@@ -149,7 +140,7 @@ def neighborhood_rows(
         norm = pairs.layer.norm
         if norm is None or not norm.uses_batch_statistics:
             a, b = ends.folded()
-            if not _is_finite(a.sum() + b.sum()):
+            if not is_finite(a.sum() + b.sum()):
                 return None
         else:
             sign = torch.ones_like(pairs.source[:, 0])
@@ -160,7 +151,8 @@ def neighborhood_rows(
                 return None
             scale, shift = affine
             a, b = a * scale, torch.addcmul(shift, b, scale)
-        slope = SLOPES.get(pairs.layer.activation.name, pairs.layer.activation.parameter)
+        slope = pairs.layer.activation.slope
+        assert slope is not None
         return pair_rows(a, b, neighbors, slope).to(result_dtype)
 
 
@@ -225,18 +217,10 @@ class _Ends(NamedTuple):
         # The ends are centered, so the mean is not large, and nothing cancels.
         variance = (second_moment - mean.square()).clamp(min=0)
         # These are not finite as soon as one pair is not.
-        if not _is_finite(mean + variance + (0.0 if bias is None else bias)):
+        if not is_finite(mean + variance + (0.0 if bias is None else bias)):
             return None
-        if norm.training and norm.running_mean is not None and norm.running_var is not None:
-            update_running(
-                norm.running_mean,
-                norm.running_var,
-                norm.num_batches_tracked,
-                norm.momentum,
-                (sign * mean + self.offset + (0.0 if bias is None else bias)).detach(),
-                variance.detach(),
-                total,
-            )
+        of_pairs = (sign * mean + self.offset + (0.0 if bias is None else bias)).detach()
+        update_norm(norm, of_pairs, variance.detach(), total)
         scale = torch.rsqrt(variance + norm.eps)
         if norm.weight is not None:
             scale = scale * norm.weight * sign
@@ -260,9 +244,3 @@ def _tied(norm: BatchNorm) -> Tensor | None:
         return None
     tied = norm.weight.detach() == 0
     return tied if torch.compiler.is_compiling() or tied.any() else None
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if torch.compiler.is_compiling():  # a graph cannot depend on a value
-        return True
-    return math.isfinite(tensor.detach().sum().item())

@@ -86,6 +86,23 @@ def _pays(
     return fusion_pays(channels, rows, num_clouds, first.dtype, first.device, folded=folded)
 
 
+def dtype_reasons(layer: PointwiseTensors) -> list[str]:
+    """Say why statistics of a layer would lose digits; empty if they would not."""
+    if layer.weight.dtype in (torch.float32, torch.float64):
+        return []
+    return ["its weight is neither float32 nor float64: statistics would lose digits"]
+
+
+def order_reasons(layer: PointwiseTensors) -> list[str]:
+    """Say why a max cannot move before the activation of a layer; empty if it can."""
+    if layer.activation.is_monotone:
+        return []
+    return [
+        f"its activation {layer.activation.label} is not known to be monotone: the largest "
+        "input need not give the largest output"
+    ]
+
+
 def max_reasons(layer: PointwiseTensors) -> list[str]:
     """Say why a layer cannot be fused with the max that follows it; empty if it can."""
     reasons = []
@@ -95,13 +112,7 @@ def max_reasons(layer: PointwiseTensors) -> list[str]:
             f"{out_channels} output channels are not more than {in_channels} input channels: "
             "the covariance would cost more than the layer"
         )
-    if layer.weight.dtype not in (torch.float32, torch.float64):
-        reasons.append("its weight is neither float32 nor float64: statistics would lose digits")
-    if not layer.activation.is_monotone:
-        reasons.append(
-            f"its activation {layer.activation.label} is not known to be monotone: the largest "
-            "input need not give the largest output"
-        )
+    reasons += dtype_reasons(layer) + order_reasons(layer)
     if layer.dropout:
         reasons.append("dropout stands between the layer and the max")
     return reasons

@@ -85,6 +85,28 @@ def update_running(
     running_var.data.lerp_(unbiased.to(running_var.dtype), factor)
 
 
+def update_norm(norm: BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Move the running statistics of a norm, if it keeps any in training; see `update_running`."""
+    if norm.training and norm.running_mean is not None and norm.running_var is not None:
+        update_running(
+            norm.running_mean,
+            norm.running_var,
+            norm.num_batches_tracked,
+            norm.momentum,
+            mean,
+            variance,
+            count,
+        )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether the sum of a tensor is finite; True under a compiler.
+
+    A compiled graph cannot depend on a value.
+    """
+    return torch.compiler.is_compiling() or math.isfinite(tensor.detach().sum().item())
+
+
 class BatchStatistics:
     """The batch statistics of a forward pass, and the running ones that they will update.
 
@@ -122,21 +144,10 @@ class BatchStatistics:
         covariance = second - torch.outer(mean, mean)
         variance = ((layer.weight @ covariance) * layer.weight).sum(1).clamp(min=0)
         shift = layer.weight @ mean
-        if norm.training and norm.running_mean is not None and norm.running_var is not None:
-            offset = (shift + layer.weight @ center).detach()
-            if layer.bias is not None:
-                offset = offset + layer.bias.detach()
-            update = partial(
-                update_running,
-                norm.running_mean,
-                norm.running_var,
-                norm.num_batches_tracked,
-                norm.momentum,
-                offset,
-                variance.detach(),
-                count,
-            )
-            self._updates.append(update)
+        offset = (shift + layer.weight @ center).detach()
+        if layer.bias is not None:
+            offset = offset + layer.bias.detach()
+        self._updates.append(partial(update_norm, norm, offset, variance.detach(), count))
         if layer.bias is not None:  # subtracted with the mean: its gradient is zero, not None
             shift = shift - 0.0 * layer.bias
         return variance, shift
@@ -147,10 +158,8 @@ class BatchStatistics:
 
     def commit(self) -> bool:
         """Update the running statistics; False, and none is, if a number is not finite."""
-        if not torch.compiler.is_compiling():  # a graph cannot depend on a value
-            total = torch.stack(self._checked).sum()
-            if not math.isfinite(total.item()):
-                return False
+        if not is_finite(torch.stack(self._checked)):
+            return False
         for update in self._updates:
             update()
         return True

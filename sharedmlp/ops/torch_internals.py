@@ -20,6 +20,13 @@ _HOOKS = (
 )
 
 
+def is_exporting() -> bool:
+    """Whether torch.export records the operations."""
+    # Not torch.compiler.is_exporting: the compiler of torch 2.11 and older takes its call for True
+    # within torch.compile as well.
+    return torch.compiler._is_exporting_flag
+
+
 def jit_is_tracing() -> bool:
     """Whether torch.jit.trace, or the ONNX export built on it, records the operations."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing()

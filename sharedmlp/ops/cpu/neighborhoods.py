@@ -28,6 +28,7 @@ from torch.nn import functional
 from sharedmlp.ops.cpu.gather import Gather
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.custom_op import custom_op
+from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.reference import double_backward
 
 
@@ -164,8 +165,7 @@ def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
             found = () if winners is None else (a.gather(1, winners),)
             if b is None:
                 return found
-            clouds = torch.arange(len(a), device=a.device)[:, None, None]
-            pairs = (a[clouds, neighbors] + b[:, :, None]).flatten(0, 2)
+            pairs = (gather_rows(a, neighbors) + b[:, :, None]).flatten(0, 2)
             return (*found, pairs.mean(0), pairs.square().mean(0))
 
         wanted = gradients[0 if ctx.largest else 1 : 1 if b is None else 3]

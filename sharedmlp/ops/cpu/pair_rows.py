@@ -13,6 +13,7 @@ from torch.nn import functional
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.custom_op import custom_op
+from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.reference import double_backward
 
 # Numbers of the rows that are made at a time, which then stay in the cache.
@@ -40,8 +41,7 @@ def _tiles(neighbors: Tensor, channels: int) -> list[slice]:
 
 
 def _formula(neighbors: Tensor, slope: float, a: Tensor, b: Tensor) -> tuple[Tensor]:
-    clouds = torch.arange(len(a), device=a.device)[:, None, None]
-    return (functional.leaky_relu(a[clouds, neighbors] + b[:, :, None], slope),)
+    return (functional.leaky_relu(gather_rows(a, neighbors) + b[:, :, None], slope),)
 
 
 def _forward(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:

@@ -33,9 +33,9 @@ def scaled_activation(
         shift: `(D,)`.
         activation: What is applied last.
     """
-    if activation.name not in ("identity", "relu", "leaky_relu"):
+    slope = activation.slope
+    if slope is None:
         return activation(torch.addcmul(shift, first + second, scale))
-    slope = {"identity": 1.0, "relu": 0.0}.get(activation.name, activation.parameter)
     rows = (first.flatten(0, -2), second.flatten(0, -2))
     result: Tensor = _scaled(*rows, scale, shift, slope)
     return result.view(first.shape)
