@@ -1,13 +1,13 @@
 """Averaged weights (EMA) on the command line: what is chosen, tested and resumed."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from sharedmlp.__main__ import main
+from tests.environment import own_environment
 from tests.tolerances import TOLERANCES
 from tests.train.tiny import write_tree
 
@@ -37,9 +37,7 @@ data:
 
 @pytest.fixture
 def inside(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
     monkeypatch.chdir(tmp_path)
     write_tree("tree", train=6, test=3)
     Path("averaged.yaml").write_text(CONFIG)

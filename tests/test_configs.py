@@ -11,6 +11,7 @@ import sharedmlp.train.datamodules.meshes
 from sharedmlp.__main__ import main
 from sharedmlp.data import write_shapes
 from tests.data.test_modelnet40_normals import write_set
+from tests.environment import own_environment
 from tests.train.tiny import write_hdf5, write_tree
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -26,9 +27,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
 
 
 def test_every_config_is_run_here():

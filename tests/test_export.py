@@ -14,6 +14,7 @@ from sharedmlp import export
 from sharedmlp.__main__ import main
 from sharedmlp.export import FORMATS, ExportError, export_model
 from sharedmlp.models import PointNet, load_safetensors
+from tests.environment import own_environment
 from tests.formula import randomize
 from tests.tolerances import assert_close
 from tests.train.tiny import CLASSES, write_tree
@@ -271,9 +272,7 @@ def checkpoint(tmp_path_factory):
     options += ["--trainer.accelerator", "cpu", "--trainer.logger", "false"]
     options += ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["sharedmlp"])
-        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-            patch.setenv(name, "0")
+        own_environment(patch)
         patch.chdir(folder)
         main(["fit", *data, *options, "--best_checkpoint.dirpath", str(folder)])
     return folder / "best.ckpt"

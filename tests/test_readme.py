@@ -15,6 +15,7 @@ from sharedmlp.__main__ import main
 from sharedmlp.benchmark import format_results, format_summary
 from sharedmlp.data import write_shapes
 from sharedmlp.models import create_model, list_models
+from tests.environment import own_environment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,9 +36,7 @@ def _in_a_fresh_folder(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     few = partial(write_shapes, train_per_class=4, test_per_class=1)
     monkeypatch.setattr(sharedmlp.train.datamodules.meshes, "write_shapes", few)
-    monkeypatch.setattr("sys.argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
 
 
 def test_there_is_something_to_run():

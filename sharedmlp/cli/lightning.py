@@ -124,7 +124,7 @@ class SharedMLPCLI(ExtensibleCLI):
             self.parser.error(
                 f"`{subcommand}` needs --ckpt_path FILE, such as "
                 "runs/quickstart/version_0/checkpoints/best.ckpt, got "
-                f"{ckpt_path!r}, which is no file"
+                f"{ckpt_path!r}, which is not a file"
             )
         if ckpt_path and self._typed_group:
             self.parser.error("with --ckpt_path, type single values as --model.NAME VALUE")

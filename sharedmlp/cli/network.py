@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sharedmlp.inference import load_trained
 from sharedmlp.models import PointCloudModel, create_model, load_safetensors
 
 
@@ -35,8 +36,6 @@ def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointCloudModel:
     """Return a network with the names of its classes; without a path, the one of this package."""
-    from sharedmlp.inference.checkpoint import load_trained
-
     if path is None:
         return create_model("pointnet_vanilla", pretrained="modelnet40")
     load = load_safetensors if path.suffix == ".safetensors" else load_trained

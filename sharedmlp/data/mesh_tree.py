@@ -30,7 +30,7 @@ def find_class_names(root: str | Path) -> tuple[str, ...]:
     """Return the classes of a mesh tree: its folders with a `train` or a `test` folder, sorted.
 
     Raises:
-        FileNotFoundError: If the root is no folder.
+        FileNotFoundError: If the root is not a folder.
         ValueError: If it has no such folder.
     """
     root = Path(root)
@@ -78,7 +78,7 @@ def prepare_mesh_tree(
         The store of (n, P, C) points, memory-mapped.
 
     Raises:
-        FileNotFoundError: If the root is no folder.
+        FileNotFoundError: If the root is not a folder.
         ValueError: If the tree has no class or the split no mesh.
         MeshTreeError: If no mesh can be used, if a file cannot be opened at all, or, with
             `strict`, if any file cannot be used; it lists all of them.

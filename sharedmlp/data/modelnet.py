@@ -80,7 +80,7 @@ def fetch_modelnet(
     Raises:
         DownloadError: If the archive cannot be had or is another file, a folder of that name
             does not hold the set, or there is no room.
-        FileNotFoundError: If `archive` is no file.
+        FileNotFoundError: If `archive` is not a file.
         ImportError: If requests, filelock or tqdm are not installed.
     """
     require_modules("requests", "filelock", "tqdm", extra="download", purpose="Fetching ModelNet")

@@ -89,6 +89,23 @@ def check_fused(fused: Any) -> None:
         raise ValueError(f'fused is "auto", True or False, got {fused!r}')
 
 
+def refuse_channel_dim(name: str, options: dict[str, Any]) -> None:
+    """Take `channel_dim` out of the options of a layer whose channels are last.
+
+    Args:
+        name: What the layer is called.
+        options: Further arguments of the shared MLP in it, changed in place.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if options.pop("channel_dim", -1) != -1:
+        raise ValueError(
+            f"{name} takes points and features (B, N, C), channel_dim=-1: move the channels of "
+            "features (B, C, N) with features.transpose(1, 2)"
+        )
+
+
 def check_options(backend: Backend, norm: str | None, channel_dim: int, fused: Any) -> None:
     """Check what has one of a few values.
 

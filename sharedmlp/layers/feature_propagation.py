@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharedmlp.layers.arguments import refuse_channel_dim
 from sharedmlp.layers.shared_mlp import SharedMLP
 from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.neighbors import interpolation_weights
@@ -42,11 +43,7 @@ class FeaturePropagation(nn.Module):
 
     def __init__(self, channels: Sequence[int], **options: Any) -> None:
         super().__init__()
-        if options.pop("channel_dim", -1) != -1:
-            raise ValueError(
-                "FeaturePropagation takes points and features (B, N, C), channel_dim=-1: move the "
-                "channels of features (B, C, N) with features.transpose(1, 2)"
-            )
+        refuse_channel_dim("FeaturePropagation", options)
         self.mlp = SharedMLP(channels, **options)
 
     @property

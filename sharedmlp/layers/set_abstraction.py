@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from sharedmlp.layers.arguments import refuse_channel_dim
 from sharedmlp.layers.max_pool import SharedMLPMaxPool
 from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.neighbors import ball_query, farthest_points
@@ -63,11 +64,7 @@ class SetAbstraction(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if options.pop("channel_dim", -1) != -1:
-            raise ValueError(
-                "SetAbstraction takes points and features (B, N, C), channel_dim=-1: move the "
-                "channels of features (B, C, N) with features.transpose(1, 2)"
-            )
+        refuse_channel_dim("SetAbstraction", options)
         scales = _per_scale_channels(channels)
         self.num_centers = num_centers
         self.radii: tuple[float, ...] = ()

@@ -32,6 +32,7 @@ _IGNORED_WARNINGS = (
     r".*WeightAveraging callback, but loading a checkpoint outside the 'fit' stage.*",
     r".*LightningCLI's args parameter is intended to run from within Python.*",
 )
+
 # --- The run ---
 
 
@@ -114,7 +115,7 @@ def last_checkpoint(trainer: pl.Trainer) -> Path | None:
 def next_epoch(trainer: pl.Trainer) -> int:
     """Return the epoch that training starts or resumes with.
 
-    When the loaders are built, `trainer.current_epoch` still lags behind it in a resumed run.
+    When the loaders of a resumed run are built, `trainer.current_epoch` is not that epoch yet.
     """
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)

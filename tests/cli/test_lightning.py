@@ -17,6 +17,7 @@ from torch import nn
 from sharedmlp.__main__ import main
 from sharedmlp.train import ClassificationTask, MeshTreeDataModule
 from sharedmlp.viz import plot_clouds
+from tests.environment import own_environment
 from tests.train.tiny import CLASSES, write_hdf5, write_tree
 
 CONFIG = """\
@@ -48,9 +49,7 @@ data:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +63,7 @@ def project(tmp_path_factory):
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["sharedmlp"])
-            patch.setenv("PL_GLOBAL_SEED", "0")
-            patch.setenv("PL_SEED_WORKERS", "0")
+            own_environment(patch)
             assert main(["fit", "--config", "tiny.yaml", "--model.backend", "conv1d"]) is None
     finally:
         os.chdir(before)

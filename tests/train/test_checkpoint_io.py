@@ -13,6 +13,7 @@ from sharedmlp.utils import files
 from sharedmlp.utils.files import atomic_write
 from tests.cli.test_lightning import CONFIG
 from tests.data.test_cache import full_disk
+from tests.environment import own_environment
 from tests.train.tiny import write_tree
 
 
@@ -86,9 +87,7 @@ def test_the_command_line_writes_them_so_and_says_in_a_line_where_it_cannot(tmp_
     write_tree(tmp_path / "tree", train=6, test=3)
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
     with full_disk(1_000_000), pytest.raises(SystemExit) as error:
         main(["fit", "--config", "tiny.yaml"])
     message = str(error.value.code)

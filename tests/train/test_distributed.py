@@ -22,6 +22,7 @@ from sharedmlp.__main__ import main
 from sharedmlp.layers.sync_norm import SyncBatchNorm
 from sharedmlp.models import PointNet
 from sharedmlp.train import ClassificationTask
+from tests.environment import own_environment
 from tests.processes import run_processes
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_tree
 
@@ -188,9 +189,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
 
 
 def check_equal(results, whole, name):

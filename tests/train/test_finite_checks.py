@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sharedmlp.__main__ import main
 from tests.cli.test_lightning import CONFIG
+from tests.environment import own_environment
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_tree
 
 
@@ -93,9 +94,7 @@ def test_the_command_line_says_it_in_a_line(tmp_path, monkeypatch):
     write_tree(tmp_path / "tree", train=6, test=3)
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
     rate = ["--model.optimizer", "sgd", "--model.learning_rate", "1e38"]
     with pytest.raises(SystemExit) as error:
         main(["fit", "--config", "tiny.yaml", *rate])

@@ -37,6 +37,7 @@ from sharedmlp.train.lightning_internals import (
     unrepeated_sampler,
     was_interrupted,
 )
+from tests.environment import own_environment
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +62,7 @@ class Watch(pl.Callback):
 def fitted(tmp_path_factory):
     """A fit of two epochs with checkpoints after every step, and what was seen in it."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-            patch.setenv(name, "0")
+        own_environment(patch)
         folder, watch = tmp_path_factory.mktemp("fitted"), Watch()
         steps = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)
         best = ModelCheckpoint(folder, filename="best", monitor="val/loss")
@@ -127,8 +127,7 @@ def test_the_data_module_of_a_trainer(fitted):
 
 
 def test_the_seed_of_the_run(monkeypatch):
-    monkeypatch.setenv("PL_SEED_WORKERS", "0")
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    own_environment(monkeypatch)
     seed_everything(17, verbose=False)
     assert run_seed() == 17
     del os.environ["PL_GLOBAL_SEED"]

@@ -3,14 +3,13 @@ import torch
 from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from tests.environment import own_environment
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    # seed_everything writes here; setting them first makes pytest put them back.
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    own_environment(monkeypatch)
 
 
 def run(seed, epochs, folder, *, ckpt_path=None, num_workers=0):

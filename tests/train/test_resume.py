@@ -9,6 +9,7 @@ from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sharedmlp.train import ClassificationTask
+from tests.environment import own_environment
 from tests.tolerances import assert_close
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer
 
@@ -17,8 +18,7 @@ OPTIMIZERS = {"adamw": {"weight_decay": 0.01}, "adam": {"weight_decay": 0.01}, "
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    own_environment(monkeypatch)
 
 
 def train(task, folder, *, ckpt_path=None, num_workers=0, **limits):

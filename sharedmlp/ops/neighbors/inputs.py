@@ -25,7 +25,7 @@ def to_points(array: Tensor | NDArray[Any], name: str) -> Tensor:
 
     Raises:
         RuntimeError: If torch.jit.trace is active.
-        TypeError: If it is no tensor or array of floating-point numbers.
+        TypeError: If it is not a tensor or array of floating-point numbers.
         ValueError: If the shape is not `(B, N, C)` or `(N, C)`, or a number is NaN, infinite or
             beyond 1e150.
     """
@@ -63,7 +63,7 @@ def to_batch(batch: Tensor | NDArray[Any] | None, points: Tensor, name: str) -> 
     """Return the cloud of each row `(M,)` on the device of the points `(M, C)`.
 
     Raises:
-        ValueError: If it is no int64 vector of one number, from 0 on, for each row.
+        ValueError: If it is not an int64 vector of one number, from 0 on, for each row.
     """
     if batch is None:
         return None
@@ -90,7 +90,7 @@ def to_count(value: int, name: str) -> int:
     """Return a number that has to be an int of 1 or more.
 
     Raises:
-        TypeError: If it is no int.
+        TypeError: If it is not an int.
         ValueError: If it is less than 1.
     """
     if isinstance(value, bool):

@@ -18,14 +18,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from sharedmlp.__main__ import main
 from sharedmlp.train import Interrupted, StopOnSignal
 from tests.cli.test_lightning import CONFIG
+from tests.environment import own_environment
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_tree
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
 
 
 class Raise(pl.Callback):

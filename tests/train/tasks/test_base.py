@@ -1,6 +1,5 @@
 """A task in one file, this one: no other file knows it, and the command line trains it."""
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ from torchmetrics import MeanAbsoluteError
 
 from sharedmlp.__main__ import main
 from sharedmlp.train import BaseTask
+from tests.environment import own_environment
 from tests.train.tiny import ArrayDataModule, make_trainer, write_tree
 
 CONFIG = """\
@@ -67,9 +67,7 @@ class ToyTask(BaseTask):
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sharedmlp"])
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    own_environment(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +77,7 @@ def project(tmp_path_factory):
     (folder / "toy.yaml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["sharedmlp"])
-        patch.setenv("PL_GLOBAL_SEED", "0")
-        patch.setenv("PL_SEED_WORKERS", "0")
+        own_environment(patch)
         main(["fit", "--config", "toy.yaml", *TOY, "--model.width", "6", "--data.normals", "true"])
     return folder
 
