@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from sharedmlp.ops.cpu.workspace import Buffer, workspace
 
-# Numbers of a buffer for gathered rows: it stays in the cache, and a call on it hides its overhead.
-_BUFFER = 65536
+# Numbers of a buffer for gathered rows: large enough for a call on it to hide its overhead and what
+# threads wait for each other between calls, and small enough for the caches that cores share.
+_BUFFER = 262144
 # With fewer clouds than this the channels are split, so that there is work for several threads. It
 # must not depend on the number of threads: sums over other shapes may round differently.
 _CHUNKS = 8
