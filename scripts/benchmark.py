@@ -1,4 +1,4 @@
-"""Compare PointNet's variants: speed and memory as tables, JSON and a picture."""
+"""Compare the variants of a network: speed and memory as tables, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sharedmlp.benchmark import (
 )
 from sharedmlp.utils.cores import usable_cores
 
-PEERS = list(benchmark_peers.VARIANTS)
+PEERS = benchmark_peers.VARIANTS
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,7 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument(
+        "--network", default="pointnet", help="pointnet, dgcnn, pointnet2_ssg or pointnet2_msg"
+    )
     parser.add_argument("--num_points", type=int, nargs="+", default=[256, 1024, 4096, 16384])
+    parser.add_argument("--num_neighbors", type=int, nargs="+", help="of DGCNN; 20 if missing")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
@@ -65,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     output: Path = options.pop("output")
     peers, chosen = options.pop("peers"), options["variants"]
     if peers and chosen is not None:
-        chosen += PEERS
+        chosen += [name for name in PEERS if PEERS[name].network == options["network"]]
     if peers or set(chosen or ()) & set(PEERS):
         options["variants_from"] = benchmark_peers.__file__
     contended = options.pop("contended")

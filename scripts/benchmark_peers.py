@@ -1,4 +1,4 @@
-"""PointNets of public packages as variants of the benchmark (`benchmark.py --peers`).
+"""Networks of public packages as variants of the benchmark (`benchmark.py --peers`).
 
 The packages are imported when a variant asks for them: each is optional.
 """
@@ -58,6 +58,39 @@ class _PyGTNet(nn.Module):
         x = self.head(_global_max_pool()(self.convs(x), batch))
         x = x.view(-1, self.channels, self.channels)
         return x + torch.eye(self.channels, dtype=x.dtype, device=x.device)
+
+
+class PyGDGCNN(nn.Module):
+    """DGCNN of PyG's `DynamicEdgeConv` and `MLP`; points (B, N, 3) -> logits (B, num_classes).
+
+    Args:
+        num_classes: Number of classes.
+        num_neighbors: Neighbors of a point, itself included.
+    """
+
+    def __init__(self, num_classes: int, num_neighbors: int = 20) -> None:
+        super().__init__()
+        make = import_module("torch_geometric.nn").DynamicEdgeConv
+        leaky = {"act": "leaky_relu", "act_kwargs": {"negative_slope": 0.2}}
+        self.convs = nn.ModuleList(
+            make(_pyg_mlp([2 * width, out], plain_last=False, **leaky), num_neighbors, aggr="max")
+            for width, out in ((3, 64), (64, 64), (64, 128), (128, 256))
+        )
+        self.embedding = _pyg_mlp([512, 1024], plain_last=False, **leaky)
+        self.head = _pyg_mlp([2048, 512, 256, num_classes], dropout=[0.5, 0.5, 0.0], **leaky)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits."""
+        num_clouds, num_points, _ = points.shape
+        batch = cloud_of_each_point(num_clouds, num_points, points.device)
+        x, features = points.flatten(0, 1), []
+        for conv in self.convs:
+            x = conv(x, batch)
+            features.append(x)
+        x = self.embedding(torch.cat(features, -1))
+        mean = import_module("torch_geometric.nn").global_mean_pool(x, batch, num_clouds)
+        logits: Tensor = self.head(torch.cat([_global_max_pool()(x, batch, num_clouds), mean], -1))
+        return logits
 
 
 class TorchPointCloudPointNet(nn.Module):
@@ -151,5 +184,13 @@ VARIANTS: dict[str, Variant] = {
         modules=("pointnet",),
         note="its last batch norm and activation (GELU) come after the max: in training it is "
         "another network, with other statistics and less to compute",
+    ),
+    "pyg_dgcnn": Variant(
+        "PyG: DynamicEdgeConv, global_max_pool, global_mean_pool",
+        "peer",
+        network_builder(PyGDGCNN, channels_first=False),
+        network="dgcnn",
+        modules=("torch_geometric.nn", "torch_cluster"),
+        count=None,
     ),
 }

@@ -2,6 +2,7 @@ import importlib
 import importlib.util
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,24 @@ from sharedmlp.benchmark import (
     write_results,
 )
 from sharedmlp.benchmark.counts import fused_training, plain_forward
-from sharedmlp.benchmark.networks import FieldPointNet
+from sharedmlp.benchmark.field import FieldDGCNN, FieldPointNet, FieldPointNet2
+from sharedmlp.benchmark.field.pointnet2 import MULTI_SCALE
 from sharedmlp.benchmark.processes import ALLOCATORS, Process, ProcessError, start_worker
 from sharedmlp.benchmark.report import add_statistics, speedup, spread
-from sharedmlp.benchmark.variants import REFERENCE, choose_variants, load_variants
+from sharedmlp.benchmark.table import (
+    REFERENCE,
+    REFERENCES,
+    choose_variants,
+    load_variants,
+)
 from sharedmlp.models import create_model
-from sharedmlp.viz import plot_benchmark
+from sharedmlp.viz import plot_benchmark, plot_growth
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PEERS_FILE = SCRIPTS / "benchmark_peers.py"
 EVERYTHING = load_variants(PEERS_FILE)
 OWN_VARIANTS = """
-from sharedmlp.benchmark.networks import FieldPointNet
+from sharedmlp.benchmark.field.pointnet import FieldPointNet
 from sharedmlp.benchmark.variants import Variant, network_builder
 
 VARIANTS = {
@@ -94,6 +101,7 @@ def made_up(allocators=("default",)):
         "load_average": [0.5, 0.25, 0.125],
     }
     settings = {"rounds": 3, "steps": 1, "threads": 1, "device": "cpu", "contended": False, **SIZES}
+    settings["network"] = "pointnet"
     settings["allocators"] = list(allocators)
     sizes = [{**size, "allocator": allocator} for allocator in allocators]
     return {"settings": settings, "machine": machine, "sizes": sizes}
@@ -258,14 +266,18 @@ def test_files_are_whole_and_complete(measured, tmp_path):
 
 def test_variants_are_chosen_with_the_reference():
     assert choose_variants(["linear"], VARIANTS, "float32") == [REFERENCE, "linear"]
-    assert choose_variants(None, EVERYTHING, "bfloat16") == list(EVERYTHING)
+    of_pointnet = [name for name in EVERYTHING if EVERYTHING[name].network == "pointnet"]
+    assert choose_variants(None, EVERYTHING, "bfloat16") == of_pointnet
     defaults = choose_variants(None, VARIANTS, "float32")
-    assert set(VARIANTS) - set(defaults) == {"linear_fused_bfloat16"}
+    assert set(of_pointnet) & set(VARIANTS) - set(defaults) == {"linear_fused_bfloat16"}
 
 
 def test_the_peers_are_variants_of_a_file():
     assert load_variants(None) == VARIANTS
-    assert list(EVERYTHING) == [*VARIANTS, "pyg", "torch_pointcloud", "pypi_pointnet"]
+    assert list(EVERYTHING) == [
+        *VARIANTS,
+        *("pyg", "torch_pointcloud", "pypi_pointnet", "pyg_dgcnn"),
+    ]
     assert {EVERYTHING[name].kind for name in set(EVERYTHING) - set(VARIANTS)} == {"peer"}
 
 
@@ -296,6 +308,9 @@ def test_a_file_without_variants_is_refused(name, content, message, tmp_path):
     ("options", "message"),
     [
         ({"variants": ["lineal"]}, "unknown variant 'lineal': choose among field_conv1d, linear,"),
+        ({"network": "pointnet3"}, "dgcnn, pointnet2_ssg, pointnet2_msg, got 'pointnet3'"),
+        ({"num_neighbors": [20]}, "for dgcnn alone, got"),
+        ({"network": "dgcnn", "variants": ["linear"]}, "choose among dgcnn_field,"),
         ({"search_precision": "float16"}, "got 'float16'"),
         ({"batch_size": 1}, "batch_size >= 2, got 1"),
         ({"rounds": 0}, "rounds >= 1, got 0"),
@@ -441,3 +456,77 @@ def test_the_script_says_what_is_wrong(script, capsys):
     with pytest.raises(SystemExit, match="2"):
         script.main(["--variants", "lineal"])
     assert "unknown variant 'lineal'" in capsys.readouterr().err
+
+
+def copy_by_order(source, target, *kinds):
+    """Give a network the weights and running statistics of another with the same layers."""
+    for kind in kinds:
+        pairs: Any = zip(
+            (m for m in source.modules() if isinstance(m, kind)),
+            (m for m in target.modules() if isinstance(m, kind)),
+            strict=True,
+        )
+        for theirs, ours in pairs:
+            torch.nn.init.normal_(theirs.weight, std=0.3)
+            with torch.no_grad():
+                ours.weight.copy_(theirs.weight.view(ours.weight.shape))
+                for own, other in ((ours, theirs), (theirs, ours)):
+                    if own.bias is not None:  # one of them has a bias where the other has none
+                        own.bias.zero_()
+                        if isinstance(own, nn.BatchNorm1d) or other.bias is not None:
+                            own.bias.fill_(0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "num_points"),
+    [
+        ("dgcnn", FieldDGCNN, 24),
+        ("pointnet2_ssg", FieldPointNet2, 600),
+        ("pointnet2_msg", partial(FieldPointNet2, levels=MULTI_SCALE), 600),
+    ],
+)
+def test_the_field_networks_that_find_neighbors_are_the_same_networks(name, make, num_points):
+    field: Any = make(5).double()
+    own: Any = create_model(name, 5, backend="conv2d", fused=False, dropout=0.0).double()
+    field.dropout.p = 0.0
+    layers = (nn.Conv1d, nn.Conv2d, nn.Linear)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    copy_by_order(field, own, layers, norms)
+    points = torch.randn(3, num_points, 3, dtype=torch.float64) / 3
+    expected = own(points)
+    torch.testing.assert_close(field(points.transpose(1, 2)), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_variants_of_another_network_run_at_several_numbers_of_neighbors(tmp_path):
+    results = run_benchmark(
+        network="dgcnn",
+        num_points=[24],
+        num_neighbors=[3, 6],
+        batch_size=2,
+        threads=1,
+        rounds=1,
+        steps=1,
+        variants=["dgcnn_linear_fused"],
+    )
+    assert [size["num_neighbors"] for size in results["sizes"]] == [3, 6]
+    for size in results["sizes"]:
+        assert [entry["status"] for entry in size["variants"].values()] == ["measured"] * 2
+        assert "fraction_of_ceiling" not in size["variants"]["dgcnn_linear_fused"]["train"]
+    text = format_results(results)
+    assert "### B=2, N=24, k=3, 40 classes" in text
+    assert "the time of gather, concatenate, Conv2d, as the field writes it by the row's" in text
+    assert "orthogonality" not in text
+    assert format_summary(results, ["dgcnn_field"]).startswith("| DGCNN, B=2, N=24, k=3 |")
+    figure: Any = plot_growth([results])
+    train, _, memory = figure.axes
+    assert train.get_xlabel() == "neighbors k"
+    assert [line.get_xdata().tolist() for line in memory.lines] == [[3, 6], [3, 6]]
+    names = [text.get_text() for text in train.get_legend().get_texts()]
+    assert names == [EVERYTHING[name].label for name in ("dgcnn_field", "dgcnn_linear_fused")]
+
+
+def test_every_network_has_its_reference_first():
+    for network, reference in REFERENCES.items():
+        chosen = choose_variants(None, EVERYTHING, network=network)
+        assert chosen[0] == reference
+        assert {EVERYTHING[name].network for name in chosen} == {network}

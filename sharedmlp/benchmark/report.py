@@ -10,10 +10,21 @@ from typing import Any
 import numpy as np
 
 from sharedmlp.benchmark.processes import ALLOCATORS
-from sharedmlp.benchmark.variants import REFERENCE
+from sharedmlp.benchmark.table import REFERENCES
 from sharedmlp.utils.files import atomic_write
 
 _MIB = 2**20
+_TITLES = {
+    "pointnet": "PointNet",
+    "dgcnn": "DGCNN",
+    "pointnet2_ssg": "PointNet++ (one scale)",
+    "pointnet2_msg": "PointNet++ (several scales)",
+}
+_CEILING = (
+    "Of ceiling: 2 operations a multiply-add, counted in a plain network as its products with "
+    "weights and transforms, forward times 3 for training; in a fused training step each "
+    "128 to 1024 layer counts MCD + 2MC² + 2BCD + 2DC² (M = BN) where a plain one has 3MCD."
+)
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
@@ -38,36 +49,39 @@ def speedup(reference: Sequence[float], samples: Sequence[float]) -> dict[str, f
     return {**within, "median": medians}
 
 
-def add_statistics(size: dict[str, Any]) -> None:
+def add_statistics(size: dict[str, Any], network: str = "pointnet") -> None:
     """Add medians, ratios and fractions of the ceiling to the samples of one size.
 
     Args:
         size: An entry of results["sizes"]; changed in place.
+        network: Whose variants they are.
     """
     ceiling = size["ceiling"]
     ceiling.update(spread(ceiling["seconds"]))
     ceiling["gflops"] = ceiling["operations"] / ceiling["median"] / 1e9
     measured = _measured(size)
-    reference = measured.get(REFERENCE)
+    reference = measured.get(REFERENCES[network])
     for entry in measured.values():
         for mode in ("train", "eval"):
             timed = entry[mode]
             timed.update(spread(timed["seconds"]))
-            rate = 2 * timed["multiply_adds"] / timed["median"]
-            timed["fraction_of_ceiling"] = rate / (ceiling["gflops"] * 1e9)
+            if timed["multiply_adds"] is not None:
+                rate = 2 * timed["multiply_adds"] / timed["median"]
+                timed["fraction_of_ceiling"] = rate / (ceiling["gflops"] * 1e9)
             if reference:
                 timed["speedup"] = speedup(reference[mode]["seconds"], timed["seconds"])
         if reference:
             entry["peak_ratio"] = entry["peak_bytes"] / reference["peak_bytes"]
-    size["fused_against"] = list(_fused_against(measured))
+    plain = "linear" if network == "pointnet" else f"{network}_linear"
+    size["fused_against"] = list(_fused_against(measured, plain))
 
 
-def _fused_against(measured: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yield how fast the fused networks are beside plain linear and the best compiled one."""
+def _fused_against(measured: Mapping[str, Any], plain: str) -> Iterable[dict[str, Any]]:
+    """Yield how fast the fused networks are beside a plain one and the best compiled one."""
     for mode in ("train", "eval"):
         compiled = [name for name, entry in measured.items() if entry["kind"] == "compiled"]
         compiled.sort(key=lambda name: measured[name][mode]["median"])
-        references = [name for name in ["linear", *compiled[:1]] if name in measured]
+        references = [name for name in [plain, *compiled[:1]] if name in measured]
         for name, entry in measured.items():
             for other in references if entry["kind"] == "fused" else ():
                 yield {
@@ -78,6 +92,17 @@ def _fused_against(measured: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
                 }
 
 
+def _key(size: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return what tells a size from the others; those of two allocators are alike."""
+    return size["num_points"], size.get("num_neighbors")
+
+
+def _describe_size(size: Mapping[str, Any]) -> str:
+    neighbors = size.get("num_neighbors")
+    text = f"B={size['batch_size']}, N={size['num_points']}"
+    return text if neighbors is None else f"{text}, k={neighbors}"
+
+
 def _measured(size: Mapping[str, Any]) -> dict[str, Any]:
     entries = size["variants"].items()
     return {name: entry for name, entry in entries if entry["status"] == "measured"}
@@ -86,8 +111,8 @@ def _measured(size: Mapping[str, Any]) -> dict[str, Any]:
 def format_results(results: Mapping[str, Any]) -> str:
     """Lay out the results of `run_benchmark` as Markdown."""
     parts = [_describe(results)]
-    for number in dict.fromkeys(size["num_points"] for size in results["sizes"]):
-        sizes = [size for size in results["sizes"] if size["num_points"] == number]
+    for key in dict.fromkeys(map(_key, results["sizes"])):
+        sizes = [size for size in results["sizes"] if _key(size) == key]
         parts.append(_format_sizes(sizes, results["settings"]))
     return "\n\n".join([*parts, _legend(results)]) + "\n"
 
@@ -99,9 +124,9 @@ def format_summary(results: Mapping[str, Any], names: Sequence[str]) -> str:
         results: Of `run_benchmark`, with one or two allocators.
         names: Which variants.
     """
-    number = results["sizes"][0]["num_points"]
-    sizes = [size for size in results["sizes"] if size["num_points"] == number]
-    head = ["PointNet, B={batch_size}, N={num_points}".format(**sizes[0])]
+    sizes = [size for size in results["sizes"] if _key(size) == _key(results["sizes"][0])]
+    title = _TITLES[results["settings"]["network"]]
+    head = [f"{title}, {_describe_size(sizes[0])}"]
     for size in sizes:
         kept = "" if size["allocator"] == "default" else " (memory kept)"
         head += [f"training step{kept}", "", f"evaluation{kept}", ""]
@@ -141,9 +166,9 @@ def _format_sizes(sizes: Sequence[Mapping[str, Any]], settings: Mapping[str, Any
         kept = "" if size["allocator"] == "default" else ", memory kept"
         for mode in ("training", "eval"):
             head += [f"{mode} ms{kept}", "times as fast", "of ceiling"]
-        head += [f"peak MiB{kept}", "of Conv1d's"]
+        head += [f"peak MiB{kept}", "of the field's"]
     lines = [
-        f"### B={first['batch_size']}, N={first['num_points']}, {settings['num_classes']} classes"
+        f"### {_describe_size(first)}, {settings['num_classes']} classes"
         + (", contended" if settings["contended"] else ""),
         "",
         _cells(head),
@@ -187,7 +212,9 @@ def _row(size: Mapping[str, Any], name: str) -> list[str]:
         cells.append(
             "-" if ratio is None else "{median:.2f} ({low:.2f} to {high:.2f})".format(**ratio)
         )
-        cells.append(f"{timed['fraction_of_ceiling']:.0%}")
+        cells.append(
+            f"{timed['fraction_of_ceiling']:.0%}" if "fraction_of_ceiling" in timed else "-"
+        )
     cells.append(f"{entry['peak_bytes'] / _MIB:.0f}")
     cells.append(f"{entry['peak_ratio']:.2f}" if "peak_ratio" in entry else "-")
     return cells
@@ -196,6 +223,10 @@ def _row(size: Mapping[str, Any], name: str) -> list[str]:
 def _legend(results: Mapping[str, Any]) -> str:
     """Say what the columns mean and what has to be known of single rows."""
     entries = {name: entry for size in results["sizes"] for name, entry in size["variants"].items()}
+    network = results["settings"]["network"]
+    is_pointnet = network == "pointnet"
+    reference = entries[REFERENCES[network]]["label"]
+    penalty = " + 0.001 orthogonality penalty" if is_pointnet else ""
     memory = (
         "the most bytes of tensors on the GPU"
         if results["settings"]["device"] == "cuda"
@@ -203,13 +234,10 @@ def _legend(results: Mapping[str, Any]) -> str:
     )
     lines = [
         "Times are medians over the rounds (10th to 90th percentile); times as fast: the time of "
-        "Conv1d as the field writes it by the row's own (10th to 90th percentile of the ratios "
-        "within each round).",
-        "A training step is forward, cross entropy + 0.001 orthogonality penalty, backward and "
+        f"{reference} by the row's own (10th to 90th percentile of the ratios within each round).",
+        f"A training step is forward, cross entropy{penalty}, backward and "
         "Adam(fused=True), for every network.",
-        "Of ceiling: 2 operations a multiply-add, counted in a plain network as its products with "
-        "weights and transforms, forward times 3 for training; in a fused training step each "
-        "128 to 1024 layer counts MCD + 2MC² + 2BCD + 2DC² (M = BN) where a plain one has 3MCD.",
+        *([_CEILING] if is_pointnet else []),
         f"Peak: training steps in a process of its own, {memory}.",
     ]
     if "keep" in results["settings"]["allocators"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from sharedmlp.benchmark.processes import (
     start_worker,
 )
 from sharedmlp.benchmark.report import add_statistics
-from sharedmlp.benchmark.variants import Variant, choose_variants, load_variants
+from sharedmlp.benchmark.table import choose_variants, load_variants
+from sharedmlp.benchmark.variants import Variant
 
 _log = logging.getLogger(__name__)
 
 
 def run_benchmark(
     *,
+    network: str = "pointnet",
     num_points: Sequence[int] = (1024,),
+    num_neighbors: Sequence[int] | None = None,
     batch_size: int = 32,
     num_classes: int = 40,
     threads: int = 2,
@@ -39,16 +43,18 @@ def run_benchmark(
     allocators: Sequence[str] = ("default",),
     contention: Callable[[], AbstractContextManager[object]] | None = None,
 ) -> dict[str, Any]:
-    """Measure training steps, evaluations and memory of PointNet's variants side by side.
+    """Measure training steps, evaluations and memory of a network's variants side by side.
 
-    A training step is the forward pass, cross entropy and 0.001 times the orthogonality penalty,
-    the backward pass and Adam; an evaluation is the forward pass in eval mode without gradients. In
-    each round every process in turn runs both, each once for the caches and then `steps` times;
-    its time in that round is the mean of those. Memory is the peak of its training steps, before it
-    evaluates, above what it held after its imports.
+    A training step is the forward pass, cross entropy (for PointNet and 0.001 times the
+    orthogonality penalty), the backward pass and Adam; an evaluation is the forward pass in eval
+    mode without gradients. In each round every process in turn runs both, each once for the caches
+    and then `steps` times; its time in that round is the mean of those. Memory is the peak of its
+    training steps, before it evaluates, above what it held after its imports.
 
     Args:
+        network: Whose variants: "pointnet", "dgcnn", "pointnet2_ssg" or "pointnet2_msg".
         num_points: Points of a cloud; each size is a comparison of its own.
+        num_neighbors: Of DGCNN, likewise; None for the 20 of the paper.
         batch_size: Clouds.
         num_classes: Number of classes.
         threads: Threads of each process.
@@ -56,7 +62,7 @@ def run_benchmark(
         steps: Timed steps of a turn.
         device: "cpu" or "cuda".
         variants: Names in `VARIANTS` or in the file; None means all but the bfloat16 search. The
-            reference, Conv1d as the field writes it, is always measured.
+            reference, the network as the field writes it, is always measured.
         variants_from: A Python file that defines further `VARIANTS`, such as networks of your own
             (`load_variants`); None for no file.
         search_precision: "bfloat16" adds the fused network that searches its maxima in it.
@@ -72,9 +78,11 @@ def run_benchmark(
         ValueError: If an argument is not one of the above.
     """
     table = load_variants(variants_from)
-    names = choose_variants(variants, table, search_precision)
+    names = choose_variants(variants, table, search_precision, network)
     settings: dict[str, Any] = {
+        "network": network,
         "num_points": list(num_points),
+        "num_neighbors": None if num_neighbors is None else list(num_neighbors),
         "batch_size": batch_size,
         "num_classes": num_classes,
         "threads": threads,
@@ -90,13 +98,10 @@ def run_benchmark(
         "machine": describe_machine(device),
         "sizes": [],
     }
-    for size in num_points:
-        for allocator in allocators:
-            one = {**settings, "num_points": size, "allocator": allocator}
-            one["variants_from"] = None if variants_from is None else str(variants_from)
-            results["sizes"].append(
-                _compare({name: table[name] for name in names}, one, contention)
-            )
+    for size, neighbors, allocator in product(num_points, num_neighbors or [None], allocators):
+        one = {**settings, "num_points": size, "num_neighbors": neighbors, "allocator": allocator}
+        one["variants_from"] = None if variants_from is None else str(variants_from)
+        results["sizes"].append(_compare({name: table[name] for name in names}, one, contention))
     return results
 
 
@@ -109,6 +114,8 @@ def _compare(
     rounds, steps = settings["rounds"], settings["steps"]
     keys = ("batch_size", "num_points", "num_classes", "threads", "device")
     shared = {key: settings[key] for key in (*keys, "allocator", "variants_from")}
+    if settings["num_neighbors"] is not None:
+        shared["num_neighbors"] = settings["num_neighbors"]
     entries = {name: _entry(variant, shared) for name, variant in variants.items()}
     ceiling: dict[str, Any] = {"seconds": []}
     with ExitStack() as stack:
@@ -147,12 +154,13 @@ def _compare(
                     _give_up(entry, error)
     result = {
         "num_points": settings["num_points"],
+        "num_neighbors": settings["num_neighbors"],
         "batch_size": settings["batch_size"],
         "allocator": settings["allocator"],
         "ceiling": {**ceiling, "operations": Ceiling(settings["device"]).operations},
         "variants": entries,
     }
-    add_statistics(result)
+    add_statistics(result, settings["network"])
     return result
 
 
@@ -193,6 +201,12 @@ def _check(settings: dict[str, Any]) -> None:
     if not settings["num_points"] or min(settings["num_points"]) < 1:
         raise ValueError(
             f"expected num_points to be sizes of at least 1, got {settings['num_points']}"
+        )
+    neighbors = settings["num_neighbors"]
+    if neighbors is not None and (settings["network"] != "dgcnn" or min(neighbors, default=0) < 1):
+        raise ValueError(
+            f"num_neighbors are numbers of at least 1, for dgcnn alone, got {neighbors} for "
+            f"{settings['network']}"
         )
     unknown = [name for name in settings["allocators"] if name not in ALLOCATORS]
     if unknown or not settings["allocators"]:

@@ -18,12 +18,18 @@ import torch
 from torch.nn import functional
 
 from sharedmlp.benchmark.machine import Ceiling, limit_memory, peak_memory
-from sharedmlp.benchmark.variants import Variant, load_variants
+from sharedmlp.benchmark.table import load_variants
+from sharedmlp.benchmark.variants import Variant
 from sharedmlp.models import orthogonality_penalty
 
 
 def prepare(
-    variant: Variant, batch_size: int, num_points: int, num_classes: int, device: str
+    variant: Variant,
+    batch_size: int,
+    num_points: int,
+    num_classes: int,
+    device: str,
+    **options: int,
 ) -> dict[str, Callable[[], None]]:
     """Build a variant and its batch.
 
@@ -33,6 +39,7 @@ def prepare(
         num_points: Points of a cloud.
         num_classes: Number of classes.
         device: "cpu" or "cuda".
+        **options: Of the network: `num_neighbors`, or none.
 
     Returns:
         What runs one training step and what runs one evaluation, as "train" and "eval".
@@ -40,14 +47,16 @@ def prepare(
     torch.manual_seed(0)
     points = functional.normalize(torch.randn(batch_size, num_points, 3), dim=-1).to(device)
     labels = torch.randint(num_classes, (batch_size,)).to(device)
-    network = variant.build(points, num_classes)
+    network = variant.build(points, num_classes, **options)
     module = network.module.to(device)
     optimizer = torch.optim.Adam(module.parameters(), fused=True)
 
     def train() -> None:
         module.train()
         logits, transform = network.train_forward(network.inputs)
-        loss = functional.cross_entropy(logits, labels) + 0.001 * orthogonality_penalty(transform)
+        loss = functional.cross_entropy(logits, labels)
+        if transform is not None:
+            loss = loss + 0.001 * orthogonality_penalty(transform)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

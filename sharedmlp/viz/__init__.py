@@ -3,7 +3,13 @@
 from sharedmlp.viz.clouds import plot_clouds
 from sharedmlp.viz.critical import CriticalSets, find_critical_sets
 from sharedmlp.viz.page import clouds_page
-from sharedmlp.viz.plots import plot_benchmark, plot_confusion, plot_runs, save_figure
+from sharedmlp.viz.plots import (
+    plot_benchmark,
+    plot_confusion,
+    plot_growth,
+    plot_runs,
+    save_figure,
+)
 
 __all__ = [
     "CriticalSets",
@@ -12,6 +18,7 @@ __all__ = [
     "plot_benchmark",
     "plot_clouds",
     "plot_confusion",
+    "plot_growth",
     "plot_runs",
     "save_figure",
 ]

@@ -107,6 +107,65 @@ def _draw_bars(axes: Axes, entries: Sequence[Mapping[str, Any]], mode: str) -> N
     axes.margins(x=0.15)
 
 
+def plot_growth(runs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw how time and peak memory grow with a setting: a row of axes a run, a line a variant.
+
+    Both axes are logarithmic; a vertical line reaches from the 10th to the 90th percentile.
+
+    Args:
+        runs: Of `sharedmlp.benchmark.run_benchmark`, each at several numbers of points, or of
+            neighbors, with one allocator.
+    """
+    figure = Figure(figsize=(13, 3.8 * len(runs)), layout="constrained")
+    for row, results in enumerate(runs):
+        sizes = results["sizes"]
+        several_points = len({size["num_points"] for size in sizes}) > 1
+        setting = "num_points" if several_points else "num_neighbors"
+        first = sizes[0]
+        fixed = f"B={first['batch_size']}"
+        fixed += "" if several_points else f", N={first['num_points']}"
+        for column, mode in enumerate(("train", "eval", "memory")):
+            axes = figure.add_subplot(len(runs), 3, 3 * row + column + 1)
+            for name in first["variants"]:
+                _draw_growth(axes, sizes, name, mode, setting)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks([s[setting] for s in sizes], [str(s[setting]) for s in sizes])
+            axes.set_xlabel({"num_points": "points N", "num_neighbors": "neighbors k"}[setting])
+            name = {"train": "training step, s", "eval": "evaluation, s"}.get(mode, "peak, MiB")
+            axes.set_ylabel(f"{name} ({fixed})")
+            axes.grid(alpha=0.3, which="both")
+            if column == 0:
+                axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_growth(
+    axes: Axes, sizes: Sequence[Mapping[str, Any]], name: str, mode: str, setting: str
+) -> None:
+    """Draw the line of one variant through the sizes at which it was measured."""
+    measured = [size for size in sizes if size["variants"][name]["status"] == "measured"]
+    places = [size[setting] for size in measured]
+    entries = [size["variants"][name] for size in measured]
+    entry = sizes[0]["variants"][name]
+    color = "tab:orange" if entry["kind"] == "fused" else None
+    if mode == "memory":
+        axes.plot(
+            places,
+            [e["peak_bytes"] / 2**20 for e in entries],
+            "o-",
+            color=color,
+            label=entry["label"],
+        )
+        return
+    low, median, high = (
+        np.array([e[mode][key] for e in entries]) for key in ("low", "median", "high")
+    )
+    axes.errorbar(
+        places, median, (median - low, high - median), fmt="o-", color=color, label=entry["label"]
+    )
+
+
 def plot_runs(runs: Mapping[str, Sequence[ArrayLike]], label: str) -> Figure:
     """Draw what training runs measured after each epoch, a color a group of runs.
 
