@@ -98,7 +98,8 @@ def run_benchmark(
         "machine": describe_machine(device),
         "sizes": [],
     }
-    for size, neighbors, allocator in product(num_points, num_neighbors or [None], allocators):
+    several: Sequence[int | None] = num_neighbors or [None]
+    for size, neighbors, allocator in product(num_points, several, allocators):
         one = {**settings, "num_points": size, "num_neighbors": neighbors, "allocator": allocator}
         one["variants_from"] = None if variants_from is None else str(variants_from)
         results["sizes"].append(_compare({name: table[name] for name in names}, one, contention))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from sharedmlp.benchmark.counts import fused_training
 from sharedmlp.benchmark.field import FieldDGCNN, FieldPointNet, FieldPointNet2
 from sharedmlp.benchmark.field.pointnet2 import MULTI_SCALE
-from sharedmlp.benchmark.variants import Build, Variant, network_builder, own_builder
+from sharedmlp.benchmark.variants import Variant, network_builder, own_builder
 from sharedmlp.fusion import fuse
 
 BACKENDS = ("linear", "conv1d", "conv2d")
@@ -33,9 +35,17 @@ def _fused(label: str, backend: str, note: str = "", **options: Any) -> Variant:
     return Variant(label, "fused", build, note=note, count_training=fused_training)
 
 
-def _neighborhoods(network: str, field: Build, compiled: Build) -> dict[str, Variant]:
-    """Return the variants of a network that finds neighbors."""
+def _neighborhoods(network: str, make: Callable[..., nn.Module]) -> dict[str, Variant]:
+    """Return the variants of a network that finds neighbors.
+
+    Args:
+        network: Its name.
+        make: Makes it as the field writes it.
+    """
     row = partial(Variant, network=network, count=None)
+    field, compiled = (
+        network_builder(make, channels_first=True, compiled=compiled) for compiled in (False, True)
+    )
     variants = {
         "field": row("gather, concatenate, Conv2d, as the field writes it", "plain", field),
         "field_compiled": row(
@@ -98,19 +108,9 @@ VARIANTS: dict[str, Variant] = {
         "winners found among bfloat16 products, their values computed again in float32",
         search_precision="bfloat16",
     ),
-    **{
-        name: variant
-        for network, make in {
-            "dgcnn": FieldDGCNN,
-            "pointnet2_ssg": FieldPointNet2,
-            "pointnet2_msg": partial(FieldPointNet2, levels=MULTI_SCALE),
-        }.items()
-        for name, variant in _neighborhoods(
-            network,
-            network_builder(make, channels_first=True),
-            network_builder(make, channels_first=True, compiled=True),
-        ).items()
-    },
+    **_neighborhoods("dgcnn", FieldDGCNN),
+    **_neighborhoods("pointnet2_ssg", FieldPointNet2),
+    **_neighborhoods("pointnet2_msg", partial(FieldPointNet2, levels=MULTI_SCALE)),
 }
 
 # Measured only if it is asked for.

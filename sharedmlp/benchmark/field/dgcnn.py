@@ -49,7 +49,8 @@ class FieldDGCNN(nn.Module):
         x = torch.cat(pooled, 1).flatten(1)
         x = self.dropout(functional.leaky_relu(self.norm1(self.fc1(x)), 0.2))
         x = self.dropout(functional.leaky_relu(self.norm2(self.fc2(x)), 0.2))
-        return self.out(x)
+        logits: Tensor = self.out(x)
+        return logits
 
 
 def nearest(x: Tensor, k: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ class FieldPointNet2(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """Return the logits."""
         xyz, features = points.transpose(2, 1).contiguous(), None
-        for (num_centers, scales), stacks in zip(self.levels, self.stacks, strict=True):
+        for level, (num_centers, scales) in enumerate(self.levels):
+            stacks: Any = self.stacks[level]
             centers = index_points(xyz, sample_farthest(xyz, num_centers))
             pooled = []
             for (radius, num_neighbors, _), stack in zip(scales, stacks, strict=True):
@@ -66,7 +68,8 @@ class FieldPointNet2(nn.Module):
         x = self.last(x.permute(0, 3, 2, 1)).max(2).values.flatten(1)
         x = self.dropout(functional.relu(self.norm1(self.fc1(x))))
         x = self.dropout(functional.relu(self.norm2(self.fc2(x))))
-        return self.out(x)
+        logits: Tensor = self.out(x)
+        return logits
 
 
 class _Convs(nn.Module):
