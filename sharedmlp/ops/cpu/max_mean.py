@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.cpu.sums import PartialSums
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.tiles import Tile, split_clouds
@@ -24,8 +25,6 @@ from sharedmlp.ops.reference import double_backward
 
 # Points of a tile. Fewer would have two threads wait for each other between their calls.
 _POINTS = 512
-# Points of a cloud whose maximum is taken first, by vectors, before the winner is looked for.
-_GROUP = 32
 
 
 class Products(NamedTuple):
@@ -149,7 +148,7 @@ def _products_forward(
     clouds: Tensor, weight: Tensor, center: Tensor, moments: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     num_clouds, num_points, _ = clouds.shape
-    y = clouds.new_empty(num_clouds, num_points, len(weight))
+    y = empty_large(clouds, num_clouds, num_points, len(weight))
     chunks = _tiles(clouds)
     # Of each part of a cloud: then no bit depends on the threads.
     maxima = clouds.new_empty(num_clouds, _num_parts(num_points), len(weight))
@@ -182,16 +181,14 @@ def _first_max(points: Tensor) -> tuple[Tensor, Tensor]:
 
     A CPU's max with index looks at one number at a time, amax at a vector of them.
     """
-    num_clouds, num_points, out_channels = points.shape
-    full = num_points // _GROUP
-    groups = points[:, : full * _GROUP].reshape(num_clouds, full, _GROUP, out_channels).amax(2)
-    if full * _GROUP < num_points:
-        groups = torch.cat([groups, points[:, full * _GROUP :].amax(1, keepdim=True)], 1)
-    first = groups.max(1).indices[:, None] * _GROUP
-    members = first + torch.arange(min(_GROUP, num_points))[:, None]
-    members.clamp_(max=num_points - 1)  # of a last group with fewer: repeated after it
-    best, member = points.gather(1, members).max(1)
-    return best, member + first[:, 0]
+    num_points = points.shape[1]
+    best = points.amax(1)
+    # The first of those that are equal to it has the most points after it.
+    remaining = torch.arange(num_points, 0, -1, dtype=points.dtype)
+    equal = workspace().of_products.take(points, *points.shape)
+    torch.eq(points, best[:, None], out=equal)
+    most = equal.mul_(remaining[:, None]).amax(1)
+    return best, (num_points - most.long()).clamp_(max=num_points - 1)  # NaN equals nothing
 
 
 def _means_above_forward(y: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,9 +285,7 @@ def _gradient_forward(
     twice = of_second * (2 / count)
     if moments:
         below = below + of_mean / count
-    of_clouds = torch.empty_like(
-        clouds if needs_clouds else clouds[:0], memory_format=torch.contiguous_format
-    )
+    of_clouds = empty_large(clouds, *(clouds.shape if needs_clouds else (0,)))
     chunks = _tiles(clouds)
     of_weight = PartialSums(workspace().weight_sums, len(chunks), weight, *weight.shape)
 
@@ -336,8 +331,7 @@ def _means_above_fake(y: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gradient_fake(clouds: Tensor, weight: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     needs_clouds = arguments[-1]
-    shape = clouds.shape if needs_clouds else (0, *clouds.shape[1:])
-    return clouds.new_empty(shape), weight.new_empty(weight.shape)
+    return clouds.new_empty(clouds.shape if needs_clouds else (0,)), weight.new_empty(weight.shape)
 
 
 _products = custom_op("max_mean_products", _products_forward, _products_fake)
