@@ -235,7 +235,7 @@ def _attach_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _attach_backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
     clouds, weight, center, y, indices, threshold = ctx.saved_tensors
     if torch.is_grad_enabled():  # somebody will differentiate the gradients again
-        factor = torch.where(y > threshold, 1.0, ctx.slope).to(y.dtype)
+        factor = torch.full_like(y, ctx.slope).masked_fill(y > threshold, 1.0)
 
         def formula(clouds: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             y = (clouds - center) @ weight.t()
