@@ -3,6 +3,7 @@
 from sharedmlp.layers.backend import BACKENDS
 from sharedmlp.layers.edge_conv import EdgeConv
 from sharedmlp.layers.feature_propagation import FeaturePropagation
+from sharedmlp.layers.max_mean_pool import SharedMLPMaxMeanPool
 from sharedmlp.layers.max_pool import SharedMLPMaxPool
 from sharedmlp.layers.set_abstraction import SetAbstraction
 from sharedmlp.layers.shared_mlp import SharedMLP
@@ -14,6 +15,7 @@ __all__ = [
     "FeaturePropagation",
     "SetAbstraction",
     "SharedMLP",
+    "SharedMLPMaxMeanPool",
     "SharedMLPMaxPool",
     "TNet",
 ]

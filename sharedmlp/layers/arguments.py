@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from sharedmlp.layers.backend import Backend
 from sharedmlp.layers.pointwise import ACTIVATIONS
 
@@ -62,6 +64,27 @@ def check_activation(
             f"{activation!r}"
         )
     return names
+
+
+def check_clouds(x: Tensor, positions: tuple[int, ...], channel_dim: int, name: str) -> None:
+    """Check that there are clouds with points to pool over.
+
+    Args:
+        x: The input of a layer.
+        positions: Its sizes without the channels.
+        channel_dim: Where its channels are.
+        name: What the layer is called.
+
+    Raises:
+        ValueError: If there is no cloud, or no point in them.
+    """
+    no_cloud = channel_dim == 1 and len(positions) == 1
+    if 0 in positions or x.numel() == 0 or no_cloud:
+        raise ValueError(
+            f"{name} takes the max over the points of (..., N, C), or of (B, C, ..., N) with "
+            "channel_dim=1, and needs at least one cloud and one point, got "
+            f"{tuple(x.shape)}: leave empty clouds out of the batch"
+        )
 
 
 def check_dropout(dropout: float | Sequence[float], num_layers: int) -> tuple[float, ...]:

@@ -9,6 +9,8 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
+from sharedmlp.layers.arguments import check_clouds
+from sharedmlp.layers.layout import restore_clouds
 from sharedmlp.layers.pointwise import PointwiseLayer, layer_tensors, unknown_parts
 from sharedmlp.layers.shared_mlp import SharedMLP
 from sharedmlp.ops import torch_internals
@@ -115,11 +117,11 @@ class SharedMLPMaxPool(SharedMLP):
         clouds: tuple[int, ...]
         indices: Tensor | None
         if batch is None and mask is None and num_clouds is None:
-            self._check_points(x, positions)
+            check_clouds(x, positions, self.channel_dim, type(self).__name__)
             clouds, num_points = positions[:-1], positions[-1]
             values, indices = self._pool(x, num_points, math.prod(clouds), return_indices)
-            values = self._restore(values, clouds)
-            indices = None if indices is None else self._restore(indices, clouds)
+            values = restore_clouds(values, clouds, self.channel_dim)
+            indices = None if indices is None else restore_clouds(indices, clouds, self.channel_dim)
         elif mask is None:
             values, indices = self._pool_flat(x, *check_batch(x, batch, num_clouds))
         else:
@@ -138,7 +140,9 @@ class SharedMLPMaxPool(SharedMLP):
         values, indices = self._pool_flat(rows, cloud, math.prod(clouds))
         if len(point):
             indices = torch.where(indices < 0, indices, point[indices])
-        return self._restore(values, clouds), self._restore(indices, clouds)
+        return restore_clouds(values, clouds, self.channel_dim), restore_clouds(
+            indices, clouds, self.channel_dim
+        )
 
     @disable_compile
     def _pool_flat(self, rows: Tensor, cloud: Tensor, num_clouds: int) -> tuple[Tensor, Tensor]:
@@ -218,18 +222,3 @@ class SharedMLPMaxPool(SharedMLP):
     def _structural_reasons(self) -> list[str]:
         last = cast(PointwiseLayer, self.layers[-1])
         return unknown_parts(last) or max_reasons(layer_tensors(last))
-
-    def _check_points(self, x: Tensor, positions: tuple[int, ...]) -> None:
-        """Refuse clouds without points."""
-        no_cloud = self.channel_dim == 1 and len(positions) == 1
-        if 0 in positions or x.numel() == 0 or no_cloud:
-            raise ValueError(
-                f"{type(self).__name__} takes the max over the points of (..., N, C), or of "
-                "(B, C, ..., N) with channel_dim=1, and needs at least one cloud and one point, "
-                f"got {tuple(x.shape)}: leave empty clouds out of the batch"
-            )
-
-    def _restore(self, pooled: Tensor, clouds: Sequence[int]) -> Tensor:
-        """Move `(G, C)` to the public layout."""
-        pooled = pooled.reshape(*clouds, self.out_channels)
-        return pooled.movedim(pooled.ndim - 1, self.channel_dim % pooled.ndim)

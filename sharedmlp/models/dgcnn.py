@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sharedmlp.layers import EdgeConv, SharedMLP
+from sharedmlp.layers import EdgeConv, SharedMLPMaxMeanPool
 from sharedmlp.layers.pointwise import set_negative_slope
 from sharedmlp.models.classifier import PointCloudClassifier
 from sharedmlp.models.registry import register_model
@@ -57,8 +57,7 @@ class DGCNN(PointCloudClassifier):
         backend: `"linear"`, `"conv1d"` or `"conv2d"`, for every shared layer.
         dropout: Dropout probability on the hidden fully connected layers, or one for each.
         norm: `"sync_batch"` shares the statistics among the processes of a distributed training.
-        fused: Of every `EdgeConv`. The shared layer after them has "auto" in place of True: there
-            is nothing to fuse in it in training.
+        fused: Of every `EdgeConv`, and of the `SharedMLPMaxMeanPool` after them.
         search_precision: Only `"float32"` and `"bfloat16"`, both without effect: the max over
             points is that of the products themselves.
         edge_channels: Width of each edge convolution.
@@ -125,12 +124,12 @@ class DGCNN(PointCloudClassifier):
             )
             for i in range(len(edge_channels))
         )
-        self.embedding = SharedMLP(
+        self.embedding = SharedMLPMaxMeanPool(
             [sum(edge_channels), embedding_channels],
             backend=backend,
             norm=norm,
             activation="leaky_relu",
-            fused=fused and "auto",
+            fused=fused,
         )
         set_negative_slope(self.embedding, _NEGATIVE_SLOPE)
         self.head = self._make_head()
@@ -155,8 +154,8 @@ class DGCNN(PointCloudClassifier):
         return features
 
     def _pool(self, edge_features: Sequence[Tensor]) -> Tensor:
-        embedded: Tensor = self.embedding(torch.cat(list(edge_features), -1))
-        return torch.cat([embedded.max(1).values, embedded.mean(1)], -1)
+        global_feature: Tensor = self.embedding(torch.cat(list(edge_features), -1))
+        return global_feature
 
     @property
     def _feature_channels(self) -> int:

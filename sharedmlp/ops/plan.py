@@ -21,7 +21,7 @@ class Plan(NamedTuple):
             or with the max. "plain": one operation after another.
         layers: The layers that run so, the last ones; those before them run plainly.
         reasons: Why it is "plain", in words; empty if it only does not pay.
-        implementation: What runs them; None if it is "plain".
+        implementation: What runs them; None if it is "plain", or if only one can.
     """
 
     path: Literal["fold", "fuse", "plain"]

@@ -1,7 +1,7 @@
 """Layers with batch norm folded in, with the max over points or without, for evaluation.
 
 Each tile of points goes through all layers while it is in the cache; only the last outputs, or
-their maxima, leave it.
+their maxima and means, leave it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ from sharedmlp.ops.layer import Activation
 def folded_max(clouds: Tensor, layers: Sequence[FoldedLayer]) -> Tensor:
     """See `Implementation.folded_max`."""
     pooled: Tensor = _folded_max(clouds, *_flatten(layers))
+    return pooled
+
+
+def folded_max_mean(clouds: Tensor, layers: Sequence[FoldedLayer]) -> Tensor:
+    """Apply layers and take the maxima and the means, `(G, N, C) -> (G, 2D)`."""
+    pooled: Tensor = _folded_max_mean(clouds, *_flatten(layers))
     return pooled
 
 
@@ -79,6 +85,35 @@ def _max_forward(
     return last.activation(maxima.add_(last.bias))
 
 
+def _max_mean_forward(
+    clouds: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activations: str,
+    parameters: Sequence[float],
+) -> Tensor:
+    *hidden, last = _unflatten(weights, biases, activations, parameters)
+    num_clouds, num_points, _ = clouds.shape
+    size = tile_points(clouds) // 2
+    chunks = split_clouds(clouds, size=size, whole_clouds=False)
+    # Of each part of a cloud, so that a large one is not a thread's alone.
+    maxima = clouds.new_empty(num_clouds, -(-num_points // size), len(last.weight))
+    sums = torch.empty_like(maxima)
+
+    def worker(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            for tile in chunks[number]:
+                rows = _apply(hidden, tile.of(clouds).reshape(-1, clouds.shape[-1]))
+                y = workspace().of_products.take(rows, len(rows), len(last.weight))
+                y = last.activation(torch.addmm(last.bias, rows, last.weight.t(), out=y))
+                points, part = y.view(len(tile.lengths), -1, y.shape[1]), tile.start // size
+                torch.amax(points, 1, out=maxima[tile.clouds, part])
+                torch.sum(points, 1, out=sums[tile.clouds, part])
+
+    run_chunks(worker, len(chunks))
+    return torch.cat([maxima.amax(1), sums.sum(1) / num_points], 1)
+
+
 def _mlp_forward(
     rows: Tensor,
     weights: Sequence[Tensor],
@@ -109,6 +144,11 @@ _folded_max = custom_op(
     "folded_max",
     _max_forward,
     lambda clouds, weights, *_: clouds.new_empty(clouds.shape[0], weights[-1].shape[0]),
+)
+_folded_max_mean = custom_op(
+    "folded_max_mean",
+    _max_mean_forward,
+    lambda clouds, weights, *_: clouds.new_empty(clouds.shape[0], 2 * weights[-1].shape[0]),
 )
 _folded_mlp = custom_op(
     "folded_mlp",

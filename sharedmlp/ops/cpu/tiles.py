@@ -73,17 +73,24 @@ def tile_points(x: Tensor) -> int:
 
 
 def split_clouds(
-    clouds: Tensor, lengths: Sequence[int] = (), size: int | None = None
+    clouds: Tensor,
+    lengths: Sequence[int] = (),
+    size: int | None = None,
+    *,
+    whole_clouds: bool = True,
 ) -> list[list[Tile]]:
-    """Split clouds into chunks, each a list of tiles; a cloud is never in two chunks.
+    """Split clouds into chunks, each a list of tiles.
 
     Args:
         clouds: `(G, N, C)`, or `(1, M, C)` with lengths.
         lengths: As in `Implementation.linear_argmax`.
         size: How many points a tile has at most.
+        whole_clouds: Whether a cloud is never in two chunks.
     """
     size = size or tile_points(clouds)
     groups = _split_ragged(lengths, size) if lengths else _split_dense(clouds, size)
+    if not whole_clouds:
+        groups = [[tile] for tiles in groups for tile in tiles]
     return [
         [tile for tiles in groups[share] for tile in tiles]
         for share in split_into_chunks(len(groups), clouds)

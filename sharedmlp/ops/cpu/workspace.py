@@ -44,8 +44,10 @@ class Workspace:
         centered: Rows of a tile less the center of the moments, `(m, C)`.
         gradients: Gradients of the rows of a tile, `(m, C)`.
         products: Products of a weight with the rows of a tile, `(D, m)`.
+        of_products: What is made of each of them, or their gradients, `(m, D)`.
         first_moments: A sum a chunk, `(chunks, C)`; like all sums, of the thread that calls.
         second_moments: `(chunks, C, C)`.
+        squares: Sums of squared products, `(chunks, D)`.
         weight_sums: Gradients of the weight before the max, `(chunks, D, C)`.
         hidden_weight_sums: Gradients of the hidden layer's weight, `(chunks, C, C')`.
         hidden_bias_sums: Gradients of its bias, `(chunks, C)`.
@@ -61,8 +63,10 @@ class Workspace:
     centered: Buffer = field(default_factory=Buffer)
     gradients: Buffer = field(default_factory=Buffer)
     products: Buffer = field(default_factory=Buffer)
+    of_products: Buffer = field(default_factory=Buffer)
     first_moments: Buffer = field(default_factory=Buffer)
     second_moments: Buffer = field(default_factory=Buffer)
+    squares: Buffer = field(default_factory=Buffer)
     weight_sums: Buffer = field(default_factory=Buffer)
     hidden_weight_sums: Buffer = field(default_factory=Buffer)
     hidden_bias_sums: Buffer = field(default_factory=Buffer)
