@@ -45,10 +45,14 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 class Products(NamedTuple):
     """Factors whose matrix product approximates the squared distances of all pairs.
 
+    With float32 factors they are divided by the square of the largest coordinate of each cloud, so
+    that neither large nor small clouds leave its range.
+
     Attributes:
-        left: `(b, q, C + 2)` float64, of the queries.
-        right: `(b, C + 2, n)` float64, of the points.
-        error: `(b, q, 1)` float64, how far a product may be from `squared_distances`.
+        left: `(b, q, C + 2)`, of the queries.
+        right: `(b, C + 2, n)`, of the points.
+        error: `(b, q, 1)` float64, how far a product may be from `squared_distances`, divided as it
+            is; in float32 room for one more rounding is left.
     """
 
     left: Tensor
@@ -56,28 +60,41 @@ class Products(NamedTuple):
     error: Tensor
 
     @classmethod
-    def of(cls, points: Tensor, queries: Tensor) -> Products:
-        """Prepare points `(b, n, C)` and queries `(b, q, C)`, float64."""
+    def of(cls, points: Tensor, queries: Tensor, dtype: torch.dtype = torch.float64) -> Products:
+        """Prepare points `(b, n, C)` and queries `(b, q, C)`, float64, for products in a dtype."""
         center = points.mean(1, keepdim=True)  # any point near them serves: the error is smaller
         points, queries = points - center, queries - center
-        of_points = (points * points).sum(-1, keepdim=True)
-        of_queries = (queries * queries).sum(-1, keepdim=True)
+        underflow = points.new_full((), 1e-300)
+        if dtype == torch.float32:
+            largest = torch.maximum(_largest(points), _largest(queries)).clamp_(min=1e-290)
+            points, queries = points.div_(largest), queries.div_(largest)
+            underflow = 1e-30 + underflow / largest.square()
+        of_points = torch.linalg.vecdot(points, points)[..., None]
+        of_queries = torch.linalg.vecdot(queries, queries)[..., None]
         left = torch.cat([-2 * queries, torch.ones_like(of_queries), of_queries], -1)
         right = torch.cat([points, of_points, torch.ones_like(of_points)], -1)
-        # Sums of C + 2 products in any order, the norms, the subtraction of the center, and the
-        # rounding of `squared_distances` itself: at most 2 C + 32 roundings of numbers of at most
-        # (|x| + |y|)^2 <= 2 |x|^2 + 2 |y|^2. Last what underflow may lose.
-        roundings = (2 * points.shape[-1] + 32) * 2.0**-52
-        error = roundings * (of_queries + of_points.amax(1, keepdim=True)) + 1e-300
-        return cls(left, right.transpose(1, 2), error)
+        # Sums of C + 2 products in any order, whose factors were rounded: at most C + 4 roundings,
+        # half an epsilon each, of numbers whose magnitudes add up to 2 |x|^2 + 2 |y|^2. Once more
+        # as many in float64 for the norms, the subtraction of the center, the division, and
+        # `squared_distances` itself. The rest of 16 and 1.01 is what second order terms need.
+        channels = points.shape[-1]
+        roundings = (1.01 * channels + 16) * torch.finfo(dtype).eps
+        roundings += (2 * channels + 32) * torch.finfo(torch.float64).eps
+        error = roundings * (of_queries + of_points.amax(1, keepdim=True)) + underflow
+        return cls(left.to(dtype), right.to(dtype).transpose(1, 2), error)
 
     def part(self, clouds: slice, queries: slice) -> Products:
         """Return those of some clouds and some of their queries."""
         return Products(self.left[clouds, queries], self.right[clouds], self.error[clouds, queries])
 
     def distances(self) -> Tensor:
-        """Return `(b, q, n)` float64, off by at most `error`, possibly below zero."""
+        """Return `(b, q, n)`, off by at most `error`, possibly below zero."""
         return torch.bmm(self.left, self.right)
+
+
+def _largest(points: Tensor) -> Tensor:
+    """Return the largest magnitude of a coordinate in each cloud, `(b, 1, 1)`."""
+    return points.abs().amax((1, 2), keepdim=True)
 
 
 def tiles(
