@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.cpu.workspace import workspace
+
 # Numbers of float64 or int64 in one tile: it stays in the caches of a CPU, and keeps a GPU busy.
 _TILE = {"cpu": 2**20}
 _TILE_OF_ACCELERATORS = 2**24
@@ -45,8 +47,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 class Products(NamedTuple):
     """Factors whose matrix product approximates the squared distances of all pairs.
 
-    With float32 factors they are divided by the square of the largest coordinate of each cloud, so
-    that neither large nor small clouds leave its range.
+    With float32 factors they are divided by the largest squared norm of each cloud, so that neither
+    large nor small clouds leave its range.
 
     Attributes:
         left: `(b, q, C + 2)`, of the queries.
@@ -64,15 +66,15 @@ class Products(NamedTuple):
         """Prepare points `(b, n, C)` and queries `(b, q, C)`, float64, for products in a dtype."""
         center = points.mean(1, keepdim=True)  # any point near them serves: the error is smaller
         points, queries = points - center, queries - center
-        underflow = points.new_full((), 1e-300)
+        of_points, of_queries = (torch.linalg.vecdot(x, x)[..., None] for x in (points, queries))
+        scale, underflow = torch.ones_like(center[..., :1]), 1e-300
         if dtype == torch.float32:
-            largest = torch.maximum(_largest(points), _largest(queries)).clamp_(min=1e-290)
-            points, queries = points.div_(largest), queries.div_(largest)
-            underflow = 1e-30 + underflow / largest.square()
-        of_points = torch.linalg.vecdot(points, points)[..., None]
-        of_queries = torch.linalg.vecdot(queries, queries)[..., None]
-        left = torch.cat([-2 * queries, torch.ones_like(of_queries), of_queries], -1)
-        right = torch.cat([points, of_points, torch.ones_like(of_points)], -1)
+            largest = torch.maximum(of_points.amax(1), of_queries.amax(1)).clamp_(min=1e-300)
+            scale = largest.rsqrt_()[..., None]
+            of_points, of_queries = of_points.mul_(scale**2), of_queries.mul_(scale**2)
+            underflow = 1e-30 + underflow * scale**2
+        left = _join(queries, -2 * scale, torch.ones_like(of_queries), of_queries, dtype)
+        right = _join(points, scale, of_points, torch.ones_like(of_points), dtype)
         # Sums of C + 2 products in any order, whose factors were rounded: at most C + 4 roundings,
         # half an epsilon each, of numbers whose magnitudes add up to 2 |x|^2 + 2 |y|^2. Once more
         # as many in float64 for the norms, the subtraction of the center, the division, and
@@ -81,20 +83,28 @@ class Products(NamedTuple):
         roundings = (1.01 * channels + 16) * torch.finfo(dtype).eps
         roundings += (2 * channels + 32) * torch.finfo(torch.float64).eps
         error = roundings * (of_queries + of_points.amax(1, keepdim=True)) + underflow
-        return cls(left.to(dtype), right.to(dtype).transpose(1, 2), error)
+        return cls(left, right.transpose(1, 2), error)
 
     def part(self, clouds: slice, queries: slice) -> Products:
         """Return those of some clouds and some of their queries."""
         return Products(self.left[clouds, queries], self.right[clouds], self.error[clouds, queries])
 
     def distances(self) -> Tensor:
-        """Return `(b, q, n)`, off by at most `error`, possibly below zero."""
-        return torch.bmm(self.left, self.right)
+        """Return `(b, q, n)`, off by at most `error`, possibly below zero.
+
+        On a CPU it is in a buffer of this thread, which the next call overwrites.
+        """
+        shape = (*self.left.shape[:2], self.right.shape[2])
+        return torch.bmm(self.left, self.right, out=workspace().products.take(self.left, *shape))
 
 
-def _largest(points: Tensor) -> Tensor:
-    """Return the largest magnitude of a coordinate in each cloud, `(b, 1, 1)`."""
-    return points.abs().amax((1, 2), keepdim=True)
+def _join(rows: Tensor, scale: Tensor, one: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return rows `(b, m, C)` times a scale and two more columns, `(b, m, C + 2)`."""
+    result = rows.new_empty((*rows.shape[:2], rows.shape[2] + 2), dtype=dtype)
+    torch.mul(rows, scale, out=result[..., :-2])
+    result[..., -2:-1] = one
+    result[..., -1:] = other
+    return result
 
 
 def tiles(
