@@ -17,10 +17,10 @@ this project's own.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
 from sharedmlp.ops.cpu.pair_rows import pair_rows
@@ -232,7 +232,7 @@ class _Ends(NamedTuple):
         return scale, shift
 
 
-def _center(rows: Tensor, group: Any) -> tuple[Tensor, Tensor]:
+def _center(rows: Tensor, group: distributed.ProcessGroup | None) -> tuple[Tensor, Tensor]:
     """Return the mean `(C,)` over the group of processes, and the rows `(B, N, C)` less it."""
     flat = rows.detach().flatten(0, 1)
     mean = shared_center(flat.mean(0), flat.new_full((1,), len(flat)), group)
