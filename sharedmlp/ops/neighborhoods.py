@@ -110,9 +110,10 @@ def neighborhood_max(
         if norm is None or not norm.uses_batch_statistics:
             a, b = ends.folded()
             found = neighbor_max(a, neighbors)
-            if not is_finite(found.values + b):
+            largest = found.values + b
+            if not is_finite(largest):
                 return None
-            pooled = activation(found.values + b)
+            pooled = activation(largest)
         else:
             # The largest input gives the largest output if the norm does not change the order.
             sign = _sign(norm, pairs.source)

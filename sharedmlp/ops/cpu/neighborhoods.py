@@ -10,9 +10,10 @@ neighbor.
 That is all that a layer on pairs needs before a max (see sharedmlp.ops.neighborhoods).
 
 Which neighbor won is not kept. The backward pass gathers once more and finds it by equality, which
-takes twice the time of the max; a max that keeps the winner (`Tensor.max`, or compare and fill)
-takes ten times as long. Packing a float32 and its row into a float64 costs as much as both passes,
-prefers the lowest row instead of the first position, and does not work for float64.
+takes twice the time of the max where no neighbors are equal; a max that keeps the winner
+(`Tensor.max`, `embedding_bag`, or compare and fill) takes six to ten times as long. Packing a
+float32 and its row into a float64 costs as much as both passes, prefers the lowest row instead of
+the first position, and does not work for float64.
 """
 
 from __future__ import annotations
