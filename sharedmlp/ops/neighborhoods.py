@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
 from sharedmlp.ops.cpu.pair_rows import pair_rows
@@ -110,9 +110,10 @@ def neighborhood_max(
         if norm is None or not norm.uses_batch_statistics:
             a, b = ends.folded()
             found = neighbor_max(a, neighbors)
-            if not is_finite(found.values + b):
+            largest = found.values + b
+            if not is_finite(largest):
                 return None
-            pooled = activation(found.values + b)
+            pooled = activation(largest)
         else:
             # The largest input gives the largest output if the norm does not change the order.
             sign = _sign(norm, pairs.source)
@@ -175,13 +176,13 @@ class _Ends(NamedTuple):
     def of(cls, pairs: PairTensors, sources: Tensor, centers: Tensor) -> _Ends:
         norm, dtype = pairs.layer.norm, pairs.source.dtype
         group = None if norm is None else norm.group
-        sources, centers = sources.to(dtype), centers.to(dtype)
-        means = []
-        for rows in (sources.detach().flatten(0, 1), centers.detach().flatten(0, 1)):
-            count = rows.new_full((1,), len(rows))
-            means.append(shared_center(rows.mean(0), count, group))
-        offset = pairs.source @ means[0] + pairs.center @ means[1]
-        return cls(pairs, sources - means[0], centers - means[1], offset)
+        if centers is sources:  # one tensor then, in memory and for autograd
+            mean, sources = _center(sources.to(dtype), group)
+            return cls(pairs, sources, sources, (pairs.source + pairs.center) @ mean)
+        of_sources, sources = _center(sources.to(dtype), group)
+        of_centers, centers = _center(centers.to(dtype), group)
+        offset = pairs.source @ of_sources + pairs.center @ of_centers
+        return cls(pairs, sources, centers, offset)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return a `(B, N, D)` and b `(B, Q, D)` with constant batch norm folded in."""
@@ -230,6 +231,13 @@ class _Ends(NamedTuple):
         if bias is not None:  # subtracted with the mean: its gradient is zero, not None
             shift = shift + 0.0 * bias
         return scale, shift
+
+
+def _center(rows: Tensor, group: distributed.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """Return the mean `(C,)` over the group of processes, and the rows `(B, N, C)` less it."""
+    flat = rows.detach().flatten(0, 1)
+    mean = shared_center(flat.mean(0), flat.new_full((1,), len(flat)), group)
+    return mean, rows - mean
 
 
 def _sign(norm: BatchNorm, like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharedmlp.ops.cpu import neighborhoods as kernels
+from sharedmlp.ops.cpu.gather import Chunk
 from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
 from sharedmlp.ops.cpu.pair_rows import pair_rows
 from sharedmlp.ops.cpu.scaled_activation import scaled_activation
@@ -327,6 +328,55 @@ def test_the_first_of_equal_neighbors_wins(channels):
     found = neighbor_max(a, neighbors)
     assert torch.equal(found.values, want)
     assert torch.equal(winning_positions(a, neighbors, found.values), positions)
+
+
+@pytest.mark.parametrize("kind", ["all different", "ties", "repeated", "one tie", "tied channel"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_goes_to_the_first_of_equal_neighbors(kind, dtype, monkeypatch):
+    a = random(2, 40, 32, dtype=dtype)
+    neighbors = random(2, 30, 40, seed=1).argsort(-1)[..., :6]
+    tied = None
+    if kind == "ties":
+        a = a.round()
+    elif kind == "repeated":
+        neighbors = neighbors[..., :3].repeat(1, 1, 2)
+    elif kind == "one tie":
+        a[1, neighbors[1, 0, 4]] = a[1, neighbors[1, 0, 2]]
+    elif kind == "tied channel":
+        tied = torch.arange(32) == 5
+    a.requires_grad_()
+    gathered = a[torch.arange(2)[:, None, None], neighbors]
+    ordered = gathered if tied is None else torch.where(tied, 0.0 * gathered, gathered)
+    positions = torch.max(ordered, 2, keepdim=True).indices
+    want = gathered.gather(2, positions)[:, :, 0]
+    direction = random(*want.shape, seed=2, dtype=dtype)
+    (expected,) = torch.autograd.grad(want, a, direction)
+    tries = []
+    real = Chunk._only_winners
+    monkeypatch.setattr(
+        Chunk, "_only_winners", lambda *arguments: tries.append(real(*arguments)) or tries[-1]
+    )
+    for largest_sum in (2**24, 0):
+        monkeypatch.setattr("sharedmlp.ops.cpu.gather._LARGEST_SUM", largest_sum)
+        found = neighbor_max(a, neighbors, None, tied).values
+        assert torch.equal(found, want)
+        assert_close(torch.autograd.grad(found, a, direction)[0], expected, kind="gradient")
+    # Where nothing is equal, the fast way is taken; else it is given up.
+    clear = kind in ("all different", "tied channel")
+    assert (tries[-1] is not None) == clear
+
+
+def test_an_infinite_gradient_stays_out_of_what_a_relu_switches_off():
+    ones = torch.ones(2, 1, 3)
+    leaves = [-ones, ones * 0.5, ones[0, 0].clone(), ones[0, 0] * 0]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    gradient = torch.full((2, 1, 3), torch.inf)
+    scaled_activation(*leaves, Activation("relu")).backward(gradient)
+    assert all(torch.equal(leaf.grad, torch.zeros_like(leaf)) for leaf in leaves)
+    a, b = leaves[0].detach().requires_grad_(), leaves[1].detach().requires_grad_()
+    pair_rows(a, b, torch.zeros(2, 1, 1, dtype=torch.int64), 0.0).backward(gradient[:, :, None])
+    assert torch.equal(a.grad, torch.zeros_like(a))
 
 
 @pytest.mark.parametrize("num_sources", [5, 2**16, 2**16 + 9])

@@ -231,19 +231,112 @@ def test_a_seed_draws_the_first_sample():
         assert not torch.equal(first, second)
 
 
-def test_threads_precision_and_autocast_change_nothing():
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_threads_precision_and_autocast_change_nothing(precision, monkeypatch):
     points = torch.from_numpy(np.stack([make_cloud("far", 300, 64), make_cloud("random", 300, 64)]))
     expected = np.stack([plain_nearest(p, p, 20) for p in points.numpy()])
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    monkeypatch.setitem(distances._TILE, "cpu", 300 * 40)
+    threads, before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
-        torch.set_float32_matmul_precision("medium")
+        torch.set_float32_matmul_precision(precision)
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             with torch.autocast("cpu", torch.bfloat16):
                 np.testing.assert_array_equal(k_nearest(points, 20), expected)
     finally:
         torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision(before)
+
+
+def make_doubtful(kind, n, channels, rng):
+    """Clouds whose distances float32 cannot tell apart, or not at all."""
+    x = rng.standard_normal((n, channels))
+    if kind == "shells":  # around the first point, at radii that differ by 1e-7
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        x *= 1 + 1e-7 * rng.integers(0, 5, (n, 1))
+        x[0] = 0
+    elif kind == "pairs":  # each point beside one that is 1e-7 away
+        x[n // 2 :] = x[: n - n // 2] * (1 + 1e-7)
+    elif kind == "offset":
+        x = x * 1e-4 + 1e4
+    elif kind == "outlier":  # its norm decides about the error of everybody
+        x[-1] = 1e6
+    elif kind == "two clusters":
+        x = x * 1e-6 + np.where(np.arange(n) % 2, 1.0, -1.0)[:, None]
+    elif kind == "few values":
+        x = x.round()
+    return x
+
+
+@pairwise(
+    kind=["shells", "pairs", "offset", "outlier", "two clusters", "few values", "random"],
+    n=[30, 300],
+    channels=[3, 64],
+    scale=[1.0, 1e-20, 1e-160, 1e30, 1e140],
+    k=[1, 20],
+    groups_step=[64, 1],
+)
+def test_what_float32_cannot_tell_apart(kind, n, channels, scale, k, groups_step, monkeypatch):
+    monkeypatch.setattr(nearest, "_GROUPS_STEP", groups_step)
+    points = make_doubtful(kind, n, channels, np.random.default_rng([n, channels])) * scale
+    expected = plain_nearest(points, points, k)
+    np.testing.assert_array_equal(k_nearest(points, k), expected)
+    monkeypatch.setattr(nearest, "_product_dtype", lambda points: torch.float64)
+    np.testing.assert_array_equal(k_nearest(points, k), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 30),
+    st.sampled_from([1e-8, 1e-7, 1e-6, 1e-4]),
+    st.sampled_from([0.0, 1.0, 1e3]),
+)
+def test_gaps_near_the_error_of_float32(seed, k, gap, offset):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((200, 5))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    points = x * (1 + gap * rng.standard_normal((200, 1))) + offset
+    queries = np.concatenate([np.full((1, 5), offset), points[:5]])
+    np.testing.assert_array_equal(k_nearest(points, k, queries), plain_nearest(points, queries, k))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["random", "offset", "outlier", "shells"])
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
+def test_products_are_as_near_as_they_say(dtype, kind, scale):
+    rng = np.random.default_rng(0)
+    points = make_doubtful(kind, 200, 64, rng) * scale
+    queries = points[:50] + rng.standard_normal((50, 64)) * scale * 1e-3
+    tensors = torch.from_numpy(points)[None], torch.from_numpy(queries)[None]
+    products = distances.Products.of(*tensors, dtype)
+    exact = torch.from_numpy(all_distances(points, queries))[None]
+    if dtype == torch.float32:
+        center = tensors[0].mean(1)
+        norms = [(x - center).square().sum(-1).amax() for x in tensors]
+        exact = exact / max(norms)
+    off = (products.distances() - exact).abs()
+    assert bool((off <= products.error).all())
+    assert bool((products.error < (1e-4 if dtype == torch.float32 else 1e-12) * exact.amax()).all())
+
+
+def test_candidates_are_found_in_float32_and_only_doubts_in_float64(monkeypatch):
+    """The fast path runs for an ordinary cloud, and few pairs are computed again."""
+    dtypes, pairs = [], []
+    search, exact = nearest._search, nearest.squared_distances
+    monkeypatch.setattr(nearest, "_search", lambda *a: dtypes.append(a[3]) or search(*a))
+    monkeypatch.setattr(
+        nearest, "squared_distances", lambda a, b: pairs.append(len(a)) or exact(a, b)
+    )
+    k_nearest(torch.randn(1000, 64), 20)
+    if torch.backends.mkl.is_available():
+        assert set(dtypes) == {torch.float32}
+    assert sum(pairs) < 2000
+    points = torch.randn(1000, 64)
+    points[-1] = 1e6
+    dtypes.clear()
+    k_nearest(points, 20)
+    assert torch.float64 in dtypes
 
 
 def test_other_dtypes_are_searched_as_they_are():

@@ -17,6 +17,8 @@ _BUFFER = 262144
 # must not depend on the number of threads: sums over other shapes may round differently.
 _CHUNKS = 8
 _FEWEST_CHANNELS = 16
+# A float32 has all integers up to this one.
+_LARGEST_SUM = 2**24
 
 
 class Gather:
@@ -25,7 +27,7 @@ class Gather:
     Attributes:
         table: `(B, N, D)`, contiguous.
         neighbors: `(B, Q, K)`.
-        by_position: `(B, K, Q)`, the same, contiguous.
+        clear: Whether every maximum so far was found at one position alone.
         splits: Into how many groups the channels are split.
         num_chunks: How many chunks there are.
     """
@@ -34,7 +36,7 @@ class Gather:
         num_clouds, _, channels = table.shape
         self.table = table
         self.neighbors = neighbors
-        self.by_position = neighbors.transpose(1, 2).contiguous()
+        self.clear = True
         self.splits = 1
         while (
             num_clouds * self.splits < _CHUNKS
@@ -64,6 +66,7 @@ class Chunk:
         self.split = split
         self._width = gather.table.shape[-1] // gather.splits
         self.columns = slice(split * self._width, (split + 1) * self._width)
+        self._by_position = gather.neighbors[cloud].t().contiguous()  # (K, Q)
 
     def tiles(self) -> Iterator[slice]:
         """Yield the centers, as many at a time as a buffer holds."""
@@ -92,7 +95,7 @@ class Chunk:
 
     def largest(self, tile: slice, tied: Tensor | None) -> Tensor:
         """Return the largest neighbors of the centers of a tile, `(q, width)`, in a buffer."""
-        rows, table = self._by_position(tile), self.narrow(self._gather.table)
+        rows, table = self._rows_by_position(tile), self.narrow(self._gather.table)
         best = self._take(workspace().best, tile)
         gathered = self._take(workspace().gathered, tile)
         torch.index_select(table, 0, rows[0], out=best)
@@ -106,7 +109,7 @@ class Chunk:
 
     def positions(self, tile: slice, values: Tensor) -> Tensor:
         """Return the first position at which each of the largest values stands, `(q, width)`."""
-        rows, table = self._by_position(tile), self.narrow(self._gather.table)
+        rows, table = self._rows_by_position(tile), self.narrow(self._gather.table)
         wanted = values[self.cloud, tile, self.columns]
         found = self._take(workspace().positions, tile).zero_()
         gathered = self._take(workspace().gathered, tile)
@@ -117,8 +120,39 @@ class Chunk:
             torch.maximum(found, gathered, out=found)
         return found.neg_().add_(len(rows)).long()
 
-    def _by_position(self, tile: slice) -> Tensor:
-        return self.rows(self._gather.by_position[self.cloud, :, tile])
+    def winners(self, tile: slice, values: Tensor) -> Tensor:
+        """Return the row of the neighbor that `positions` finds, `(q, width)` int64."""
+        neighbors = self._gather.neighbors[self.cloud, tile]
+        num_sources = self._gather.table.shape[1]
+        if self._gather.clear and 2 * num_sources <= _LARGEST_SUM:
+            rows = self._only_winners(tile, values, 2 ** (num_sources - 1).bit_length())
+            if rows is not None:
+                return rows
+            # It takes time to try: ties and neighbors that come twice are seldom alone.
+            self._gather.clear = False
+        return neighbors.gather(1, self.positions(tile, values))
+
+    def _only_winners(self, tile: slice, values: Tensor, offset: int) -> Tensor | None:
+        """Return the row of the one neighbor with each of the values; None if one has several.
+
+        The rows of all neighbors with the value are summed, with an offset for each: the sum says
+        whether there was one.
+        """
+        rows, table = self._rows_by_position(tile), self.narrow(self._gather.table)
+        numbers = (self._by_position[:, tile, None] + offset).to(table.dtype)
+        wanted = values[self.cloud, tile, self.columns]
+        found = self._take(workspace().positions, tile).zero_()
+        gathered = self._take(workspace().gathered, tile)
+        for of_position, number in zip(rows, numbers, strict=True):
+            torch.index_select(table, 0, of_position, out=gathered)
+            found.addcmul_(gathered.eq_(wanted), number)
+        low, high = found.aminmax()
+        if low < offset or high >= 2 * offset:
+            return None
+        return found.sub_(offset).long()
+
+    def _rows_by_position(self, tile: slice) -> Tensor:
+        return self.rows(self._by_position[:, tile])
 
     def _take(self, buffer: Buffer, tile: slice) -> Tensor:
         return buffer.take(self._gather.table, tile.stop - tile.start, self._width)

@@ -10,9 +10,10 @@ neighbor.
 That is all that a layer on pairs needs before a max (see sharedmlp.ops.neighborhoods).
 
 Which neighbor won is not kept. The backward pass gathers once more and finds it by equality, which
-takes twice the time of the max; a max that keeps the winner (`Tensor.max`, or compare and fill)
-takes ten times as long. Packing a float32 and its row into a float64 costs as much as both passes,
-prefers the lowest row instead of the first position, and does not work for float64.
+takes twice the time of the max where no neighbors are equal; a max that keeps the winner
+(`Tensor.max`, `embedding_bag`, or compare and fill) takes six to ten times as long. Packing a
+float32 and its row into a float64 costs as much as both passes, prefers the lowest row instead of
+the first position, and does not work for float64.
 """
 
 from __future__ import annotations
@@ -92,11 +93,8 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 
 def _degrees(neighbors: Tensor, num_sources: int, like: Tensor) -> Tensor:
-    """Return how often each source is a neighbor, `(B, N)`."""
-    first = torch.arange(len(neighbors), device=neighbors.device) * num_sources
-    rows = (neighbors + first[:, None, None]).flatten()
-    counts = torch.bincount(rows, minlength=len(neighbors) * num_sources)
-    return counts.view(len(neighbors), num_sources).to(like.dtype)
+    """Return how often each source is a neighbor in a cloud `(Q, K)`, `(N,)`."""
+    return torch.bincount(neighbors.flatten(), minlength=num_sources).to(like.dtype)
 
 
 def _centers_by_source(neighbors: Tensor, num_sources: int) -> Tensor:
@@ -116,14 +114,14 @@ def _forward(
     num_centers, num_neighbors = neighbors.shape[1:]
     values = a.new_empty((num_clouds, num_centers, channels) if largest else (0,))
     sums = torch.zeros(num_clouds, 2, channels, dtype=torch.float64)
-    degrees = None if b is None else _degrees(neighbors, num_sources, a)
     gather = Gather(a, neighbors)
 
     def worker(chunks: Iterator[int]) -> None:
         for chunk in map(gather.chunk, chunks):
             first, second = sums[chunk.cloud, :, chunk.columns]
-            if degrees is not None:
-                second.add_(chunk.of(a).square().t() @ degrees[chunk.cloud])
+            if b is not None:
+                degrees = _degrees(neighbors[chunk.cloud], num_sources, a)
+                second.add_(chunk.of(a).square().t() @ degrees)
             for tile in chunk.tiles():
                 if largest:
                     values[chunk.cloud, tile, chunk.columns] = chunk.largest(tile, tied)
@@ -195,15 +193,14 @@ def _gradient_forward(
     of_a = torch.zeros_like(a) if b is None else torch.empty_like(a)
     of_b = torch.empty_like(a[:0] if b is None else b)
     offset, slope = of_mean / neighbors.numel(), 2 * of_second / neighbors.numel()
-    degrees = None if b is None else _degrees(neighbors, num_sources, a)
     gather = Gather(a, neighbors)
 
     def worker(chunks: Iterator[int]) -> None:
         for chunk in map(gather.chunk, chunks):
             u, v = offset[chunk.columns], slope[chunk.columns]
             target = chunk.of(of_a)
-            if b is not None and degrees is not None:
-                degree = degrees[chunk.cloud]
+            if b is not None:
+                degree = _degrees(neighbors[chunk.cloud], num_sources, a)
                 centers = _centers_by_source(neighbors[chunk.cloud], num_sources)
                 ends = degree.long().cumsum(0)
                 reverse = functional.embedding_bag(
@@ -213,8 +210,7 @@ def _gradient_forward(
                 torch.addcmul(reverse, degree[:, None], u, out=target)
             for tile in chunk.tiles():
                 if len(values):
-                    positions = chunk.positions(tile, values)
-                    winners = neighbors[chunk.cloud, tile].gather(1, positions)
+                    winners = chunk.winners(tile, values)
                     target.scatter_add_(0, winners, chunk.of(of_values)[tile])
                 if b is not None:
                     sums = chunk.sums(tile).add_(chunk.of(b)[tile], alpha=num_neighbors)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sharedmlp.ops.cpu.scaled_activation import leaky_relu_gradient
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.custom_op import custom_op
@@ -90,8 +91,8 @@ def _gradient_forward(
                 received, made = gradient[cloud, tile], rows[cloud, tile]
                 if slope != 1:
                     out = workspace().pair_gradients.take(made, *made.shape)
-                    below = made.new_zeros(()) if slope == 0 else received * slope
-                    received = torch.where(made > 0, received, below, out=out)
+                    leaky_relu_gradient(received, made, slope, out)
+                    received = out
                 torch.sum(received, 1, out=of_b[cloud, tile])
                 of_a[cloud].index_add_(
                     0, neighbors[cloud, tile].flatten(), received.reshape(-1, a.shape[2])

@@ -41,6 +41,21 @@ def scaled_activation(
     return result.view(first.shape)
 
 
+def leaky_relu_gradient(gradient: Tensor, outputs: Tensor, slope: float, out: Tensor) -> None:
+    """Write the gradient of the inputs of a leaky ReLU; `torch.where` takes ten times as long.
+
+    Args:
+        gradient: That of its outputs.
+        outputs: Its outputs, or its inputs: both have the same signs.
+        slope: More than 0, or 0 for a ReLU.
+        out: Where to write; may be the outputs.
+    """
+    if slope == 0:  # zero times an infinite gradient would be NaN
+        torch.ops.aten.threshold_backward(gradient, outputs, 0, grad_input=out)
+    else:
+        torch.ops.aten.leaky_relu_backward(gradient, outputs, slope, False, grad_input=out)
+
+
 def _chunks(rows: Tensor) -> list[list[slice]]:
     """Split rows `(M, D)` into chunks, each a list of tiles."""
     step = max(1, _TILE // rows.shape[1])
@@ -105,10 +120,8 @@ def _gradient_forward(
                 if slope == 1:
                     out.copy_(gradient[tile])
                 else:
-                    off = torch.addcmul(shift, y, scale, out=out) <= 0
-                    # zero times an infinite gradient would be NaN
-                    below = gradient.new_zeros(()) if slope == 0 else gradient[tile] * slope
-                    torch.where(off, below, gradient[tile], out=out)
+                    torch.addcmul(shift, y, scale, out=out)
+                    leaky_relu_gradient(gradient[tile], out, slope, out)
                 of_scale.add_(y.mul_(out).sum(0))
                 of_shift.add_(out.sum(0))
                 out.mul_(scale)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.cpu.workspace import workspace
+
 # Numbers of float64 or int64 in one tile: it stays in the caches of a CPU, and keeps a GPU busy.
 _TILE = {"cpu": 2**20}
 _TILE_OF_ACCELERATORS = 2**24
@@ -45,10 +47,14 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 class Products(NamedTuple):
     """Factors whose matrix product approximates the squared distances of all pairs.
 
+    With float32 factors they are divided by the largest squared norm of each cloud, so that neither
+    large nor small clouds leave its range.
+
     Attributes:
-        left: `(b, q, C + 2)` float64, of the queries.
-        right: `(b, C + 2, n)` float64, of the points.
-        error: `(b, q, 1)` float64, how far a product may be from `squared_distances`.
+        left: `(b, q, C + 2)`, of the queries.
+        right: `(b, C + 2, n)`, of the points.
+        error: `(b, q, 1)` float64, how far a product may be from `squared_distances`, divided as it
+            is; in float32 room for one more rounding is left.
     """
 
     left: Tensor
@@ -56,19 +62,27 @@ class Products(NamedTuple):
     error: Tensor
 
     @classmethod
-    def of(cls, points: Tensor, queries: Tensor) -> Products:
-        """Prepare points `(b, n, C)` and queries `(b, q, C)`, float64."""
+    def of(cls, points: Tensor, queries: Tensor, dtype: torch.dtype = torch.float64) -> Products:
+        """Prepare points `(b, n, C)` and queries `(b, q, C)`, float64, for products in a dtype."""
         center = points.mean(1, keepdim=True)  # any point near them serves: the error is smaller
         points, queries = points - center, queries - center
-        of_points = (points * points).sum(-1, keepdim=True)
-        of_queries = (queries * queries).sum(-1, keepdim=True)
-        left = torch.cat([-2 * queries, torch.ones_like(of_queries), of_queries], -1)
-        right = torch.cat([points, of_points, torch.ones_like(of_points)], -1)
-        # Sums of C + 2 products in any order, the norms, the subtraction of the center, and the
-        # rounding of `squared_distances` itself: at most 2 C + 32 roundings of numbers of at most
-        # (|x| + |y|)^2 <= 2 |x|^2 + 2 |y|^2. Last what underflow may lose.
-        roundings = (2 * points.shape[-1] + 32) * 2.0**-52
-        error = roundings * (of_queries + of_points.amax(1, keepdim=True)) + 1e-300
+        of_points, of_queries = (torch.linalg.vecdot(x, x)[..., None] for x in (points, queries))
+        scale, underflow = torch.ones_like(center[..., :1]), 1e-300
+        if dtype == torch.float32:
+            largest = torch.maximum(of_points.amax(1), of_queries.amax(1)).clamp_(min=1e-300)
+            scale = largest.rsqrt_()[..., None]
+            of_points, of_queries = of_points.mul_(scale**2), of_queries.mul_(scale**2)
+            underflow = 1e-30 + underflow * scale**2
+        left = _join(queries, -2 * scale, torch.ones_like(of_queries), of_queries, dtype)
+        right = _join(points, scale, of_points, torch.ones_like(of_points), dtype)
+        # Sums of C + 2 products in any order, whose factors were rounded: at most C + 4 roundings,
+        # half an epsilon each, of numbers whose magnitudes add up to 2 |x|^2 + 2 |y|^2. Once more
+        # as many in float64 for the norms, the subtraction of the center, the division, and
+        # `squared_distances` itself. The rest of 16 and 1.01 is what second order terms need.
+        channels = points.shape[-1]
+        roundings = (1.01 * channels + 16) * torch.finfo(dtype).eps
+        roundings += (2 * channels + 32) * torch.finfo(torch.float64).eps
+        error = roundings * (of_queries + of_points.amax(1, keepdim=True)) + underflow
         return cls(left, right.transpose(1, 2), error)
 
     def part(self, clouds: slice, queries: slice) -> Products:
@@ -76,8 +90,21 @@ class Products(NamedTuple):
         return Products(self.left[clouds, queries], self.right[clouds], self.error[clouds, queries])
 
     def distances(self) -> Tensor:
-        """Return `(b, q, n)` float64, off by at most `error`, possibly below zero."""
-        return torch.bmm(self.left, self.right)
+        """Return `(b, q, n)`, off by at most `error`, possibly below zero.
+
+        On a CPU it is in a buffer of this thread, which the next call overwrites.
+        """
+        shape = (*self.left.shape[:2], self.right.shape[2])
+        return torch.bmm(self.left, self.right, out=workspace().products.take(self.left, *shape))
+
+
+def _join(rows: Tensor, scale: Tensor, one: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return rows `(b, m, C)` times a scale and two more columns, `(b, m, C + 2)`."""
+    result = rows.new_empty((*rows.shape[:2], rows.shape[2] + 2), dtype=dtype)
+    torch.mul(rows, scale, out=result[..., :-2])
+    result[..., -2:-1] = one
+    result[..., -1:] = other
+    return result
 
 
 def tiles(

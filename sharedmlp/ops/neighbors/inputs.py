@@ -51,7 +51,8 @@ def to_points(array: Tensor | NDArray[Any], name: str) -> Tensor:
             f"{name} has the shape (B, N, C) for clouds of one size, or (N, C) for one cloud or, "
             f"with a batch vector, for several, C at least 1; got {tuple(points.shape)}"
         )
-    if points.numel() > 0 and not bool(points.abs().amax() <= _LARGEST):
+    # A NaN is smaller and larger than nothing.
+    if points.numel() > 0 and not all(abs(float(x)) <= _LARGEST for x in points.aminmax()):
         raise ValueError(
             f"{name} has to be finite, with magnitudes up to {_LARGEST}, but has a NaN, an "
             "infinity or a larger number: remove such points"
@@ -152,7 +153,8 @@ class Pairs(NamedTuple):
                 f"{of_points} and {of_queries} are both tensors or both NumPy arrays, got "
                 f"{type(points).__name__} and {type(queries).__name__}"
             )
-        rows, others = to_points(points, of_points), to_points(queries, of_queries)
+        rows = to_points(points, of_points)
+        others = rows if queries is points else to_points(queries, of_queries)
         if rows.device != others.device:
             raise ValueError(
                 f"{of_points} and {of_queries} have to be on one device, got {rows.device} and "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_DIMENSIONS = 8
 # From this many pairs on, leaves are faster than all pairs.
 _MIN_PAIRS = 2**26
-_LEAF_SIZE = 128
+_LEAF_SIZE = 256
 
 
 def leaves_pay(points: Tensor, queries: Tensor) -> bool:
