@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -10,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sharedmlp.data import (
+    FEATURE_CHANNELS,
     Compose,
     DataError,
+    MissingDataError,
     PointCloudDataset,
     PointCloudStore,
     RandomFlip,
@@ -22,6 +26,7 @@ from sharedmlp.data import (
     RandomTranslation,
     are_normalized,
     identity_collate,
+    match_preprocessing,
     stratified_split,
 )
 from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
@@ -37,14 +42,15 @@ from sharedmlp.utils.seeds import derive_seed
 # The clouds of a batch: "points" (B, N, C), "label" and "index" (B,); "copies" is a list of further
 # points (B, N, C) to vote on in a test.
 Batch = dict[str, Any]
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
 _VOTE_SCALE = RandomScale(0.8, 1.25, anisotropic=True)
 
 
 class PointCloudDataModule(pl.LightningDataModule):
     """The base of the data modules; a subclass knows where its clouds come from.
 
-    Validation clouds are carved out of the training split. The test split is opened by `test` and
+    Validation clouds are those of the validation split, or, if the data has none, carved out of the
+    training split. The test split is opened by `test` and
     `predict` alone. Everything drawn depends on `seed` (which clouds validate, which points
     evaluation sees) or on the seed of the run and the epoch (order, points and augmentations in
     training), never on the number of workers or on an interruption.
@@ -52,7 +58,8 @@ class PointCloudDataModule(pl.LightningDataModule):
     Args:
         num_points: The number of points in a cloud, at most as many as the data holds for one.
         batch_size: The number of clouds in a batch of one process.
-        val_fraction: The share of each class of the training split that validates, in (0, 1).
+        val_fraction: The share of each class of the training split that validates, in (0, 1), if the
+            data has no validation split.
         seed: The seed of the validation split and of the points that evaluation sees.
         num_workers: The number of processes that load batches; 0 for the main process, which is
             fast enough for clouds in memory.
@@ -102,6 +109,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.seed = seed
         self.num_workers = num_workers
+        self.up_axis = up_axis
         self.preprocessing: dict[str, Any] = {"num_points": num_points, "up_axis": up_axis}
         transforms: list[Any] = []
         if point_dropout:
@@ -126,37 +134,120 @@ class PointCloudDataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What a point has besides its coordinates, by name, of `FEATURE_CHANNELS`."""
+        return ()
+
+    @property
     def in_channels(self) -> int:
-        """The number of channels of a point."""
-        return 3
+        """The number of channels of a point: its coordinates and features."""
+        return 3 + sum(FEATURE_CHANNELS[name] for name in self.features)
+
+    def has_split(self, split: Split) -> bool:
+        """Return whether the data has a split, without reading it."""
+        return split != "val"
 
     def open_split(self, split: Split) -> PointCloudStore:
         """Read a split, preparing it first if necessary."""
         raise NotImplementedError
 
+    def check_splits(self, *splits: Split) -> None:
+        """Check that the data has splits, before anything is trained.
+
+        Raises:
+            DataError: If one is missing; it says what to do.
+        """
+        for split in splits:
+            if not self.has_split(split):
+                advice = (
+                    "measure with `sharedmlp validate`, on clouds carved out of the training split"
+                    if split == "test"
+                    else "name data with one by --data.root"
+                )
+                raise MissingDataError(f"the data has no {split} split: {advice}")
+
     def setup(self, stage: str) -> None:
         """Open the split that `stage` needs.
 
         Raises:
-            DataError: If the split is empty, or no cloud is left to validate on.
+            DataError: If the split is missing or empty, or no cloud is left to validate on.
         """
-        split: Split = "test" if stage in ("test", "predict") else "train"
-        pool = self.open_split(split)
-        if len(pool) == 0:
-            raise DataError(f"the {split} split has no clouds: name data with some by --data.root")
-        if split == "test":
-            self.datasets["test"] = self._dataset(pool, None, resample=False)
+        self.preprocessing["up_axis"] = self.up_axis
+        if self.features:
+            self.preprocessing["features"] = list(self.features)
+        if stage in ("test", "predict"):
+            self.datasets["test"] = self._dataset(self._open("test"), None, resample=False)
             return
-        train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
-        if len(val) == 0:
-            raise DataError(
-                f"val_fraction={self.val_fraction} of {len(pool)} training clouds leaves none to "
-                "validate on, and the best checkpoint is chosen by validation: raise val_fraction"
-            )
-        if are_normalized(pool.points[:: max(1, len(pool) // 256)]):
+        pool = self._open("train")
+        if self.has_split("val"):
+            train, val = None, None
+            val_pool = self._open("val")
+        else:
+            train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
+            val_pool = pool
+            if len(val) == 0:
+                raise DataError(
+                    f"val_fraction={self.val_fraction} of {len(pool)} training clouds leaves none "
+                    "to validate on, and the best checkpoint is chosen by validation: raise "
+                    "val_fraction"
+                )
+        if _seem_normalized(pool):
             self.preprocessing |= {"center": "mean", "scale": "unit sphere"}
         self.datasets["train"] = self._dataset(pool, train, resample=True)
-        self.datasets["val"] = self._dataset(pool, val, resample=False)
+        self.datasets["val"] = self._dataset(val_pool, val, resample=False)
+
+    def match(self, trained: Mapping[str, Any]) -> list[str]:
+        """Make validation and test clouds like those that a network was trained on.
+
+        They are turned to the network's up axis, and centered and scaled if its clouds were;
+        called after `setup`.
+
+        Args:
+            trained: The `preprocessing` of the network's data; what it does not say is not looked
+                at.
+
+        Returns:
+            What is done to the clouds, or is different and stays so, a sentence each.
+
+        Raises:
+            DataError: If the network was trained on other features.
+        """
+        if trained.get("features", list(self.features)) != list(self.features):
+            raise DataError(
+                f"the network was trained on the features {trained['features']}, and the data "
+                f"gives {list(self.features)}: add --data.features {trained['features']}"
+            )
+        told: list[str] = []
+        up_axis = trained.get("up_axis", self.up_axis)
+        if up_axis != self.up_axis:
+            told.append(
+                f"the clouds have {self.up_axis} up and the network was trained with {up_axis} up: "
+                "they are turned"
+            )
+            self.preprocessing["up_axis"] = up_axis
+        for name in {"val", "test"} & self.datasets.keys():
+            dataset = self.datasets[name]
+            normalized = _seem_normalized(dataset.pool)
+            normalize = trained.get("scale") == "unit sphere" and not normalized
+            if normalize:
+                told.append(
+                    f"the {name} clouds are not centered and scaled as those that the network was "
+                    "trained on: each is centered on its mean and scaled into the unit sphere"
+                )
+            elif normalized and "num_points" in trained and "scale" not in trained:
+                told.append(
+                    f"the {name} clouds are centered and scaled, and those that the network was "
+                    "trained on were not: they stay so, and it may be wrong about them"
+                )
+            if normalize or up_axis != self.up_axis:
+                dataset.transform = partial(
+                    match_preprocessing,
+                    source_up=self.up_axis,
+                    target_up=up_axis,
+                    features=self.features,
+                    normalize=normalize,
+                )
+        return told
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Load shuffled training clouds."""
@@ -210,6 +301,13 @@ class PointCloudDataModule(pl.LightningDataModule):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
         return _VOTE_SCALE(points, generator)
 
+    def _open(self, split: Split) -> PointCloudStore:
+        self.check_splits(split)
+        pool = self.open_split(split)
+        if len(pool) == 0:
+            raise DataError(f"the {split} split has no clouds: name data with some by --data.root")
+        return pool
+
     def _dataset(self, pool: PointCloudStore, indices: Any, *, resample: bool) -> PointCloudDataset:
         return PointCloudDataset(
             pool,
@@ -233,3 +331,7 @@ class PointCloudDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             worker_init_fn=ignore_interrupts,
         )
+
+
+def _seem_normalized(pool: PointCloudStore) -> bool:
+    return are_normalized(pool.points[:: max(1, len(pool) // 256)])
