@@ -4,8 +4,14 @@ from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
 from sharedmlp.data.errors import DataError, MissingDataError
 from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
-from sharedmlp.data.io.base import MeshReadError
-from sharedmlp.data.io.cloud import find_cloud_files, read_cloud, turn_up_axis
+from sharedmlp.data.io.base import MeshReadError, PointCloud
+from sharedmlp.data.io.cloud import (
+    FEATURE_CHANNELS,
+    find_cloud_files,
+    load_cloud,
+    read_cloud,
+    turn_up_axis,
+)
 from sharedmlp.data.io.mesh import read_mesh
 from sharedmlp.data.layouts import Layout, recognize_layout, summarize_left_out
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
@@ -31,6 +37,7 @@ from sharedmlp.data.transforms import (
 )
 
 __all__ = [
+    "FEATURE_CHANNELS",
     "MODELNETS",
     "SHAPE_CLASSES",
     "TERMS",
@@ -41,6 +48,7 @@ __all__ = [
     "MeshReadError",
     "MeshTreeError",
     "MissingDataError",
+    "PointCloud",
     "PointCloudDataset",
     "PointCloudStore",
     "RandomFlip",
@@ -57,6 +65,7 @@ __all__ = [
     "identity_collate",
     "is_modelnet40_normals",
     "match_preprocessing",
+    "load_cloud",
     "normalize_points",
     "prepare_mesh_tree",
     "prepare_modelnet40_normals",

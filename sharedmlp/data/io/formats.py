@@ -14,6 +14,7 @@ from sharedmlp.data.io.base import (
     MeshArrays,
     MeshReadError,
     PointArray,
+    PointCloud,
     read_file,
 )
 from sharedmlp.data.io.gltf import check_gltf, read_gltf
@@ -49,15 +50,15 @@ def mesh_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, entry in FORMATS.items() if entry.kind == "mesh")
 
 
-def read_arrays(path: Path) -> MeshArrays | PointArray:
+def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
     """Read what a file holds by the reader of its suffix.
 
     Returns:
-        Triangles, or points of any dtype and shape that the file holds.
+        Triangles, a cloud with names, or numbers of any dtype and shape that the file holds.
 
     Raises:
         MeshReadError: If the suffix is unknown, or the file cannot be opened or parsed.
-        ImportError: If it is a mesh and trimesh is not installed.
+        ImportError: If it is a mesh and trimesh is not installed, or another extra is missing.
     """
     suffix = path.suffix.lower()
     entry = FORMATS.get(suffix)
@@ -76,6 +77,8 @@ def read_arrays(path: Path) -> MeshArrays | PointArray:
         return entry.read(path, content)
     except FormatError as error:
         raise MeshReadError(path, str(error)) from error
+    except ImportError:
+        raise
     except Exception as error:  # parsers raise whatever they run into
         reason = f"cannot be parsed as {suffix} ({type(error).__name__}: {error})"
         raise MeshReadError(path, reason) from error

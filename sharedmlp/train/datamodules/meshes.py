@@ -118,6 +118,10 @@ class ShapesDataModule(MeshTreeDataModule):
         """The names of the generated classes, sorted as folders are."""
         return sorted(SHAPE_CLASSES)
 
+    def has_split(self, split: Split) -> bool:
+        """Return whether it is one of those that are written."""
+        return split != "val"
+
     def prepare_data(self) -> None:
         """Write missing meshes, then sample the split."""
         write_shapes(self.root)

@@ -101,6 +101,6 @@ def test_a_further_format_of_points(monkeypatch, tmp_path):
 
 def test_a_reader_may_give_points_for_a_mesh_suffix(monkeypatch, tmp_path):
     """As a PLY file may hold either."""
-    monkeypatch.setitem(FORMATS, ".tri", Format("mesh", lambda *_: np.ones((2, 3))))
+    monkeypatch.setitem(FORMATS, ".tri", Format("mesh", lambda *_: np.eye(2, 3)))
     (tmp_path / "a.tri").write_text("")
-    np.testing.assert_array_equal(read_cloud(tmp_path / "a.tri", 9, seed=0), np.ones((2, 3)))
+    np.testing.assert_array_equal(read_cloud(tmp_path / "a.tri", 9, seed=0), np.eye(2, 3))
