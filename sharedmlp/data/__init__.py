@@ -13,7 +13,7 @@ from sharedmlp.data.io.cloud import (
     turn_up_axis,
 )
 from sharedmlp.data.io.mesh import read_mesh
-from sharedmlp.data.layouts import Layout, recognize_layout, summarize_left_out
+from sharedmlp.data.layouts import Layout, check_classes, recognize_layout, summarize_left_out
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
 from sharedmlp.data.modelnet40_normals import (
@@ -58,14 +58,15 @@ __all__ = [
     "RandomScale",
     "RandomTranslation",
     "are_normalized",
+    "check_classes",
     "fetch_modelnet",
     "file_up_axis",
     "find_class_names",
     "find_cloud_files",
     "identity_collate",
     "is_modelnet40_normals",
-    "match_preprocessing",
     "load_cloud",
+    "match_preprocessing",
     "normalize_points",
     "prepare_mesh_tree",
     "prepare_modelnet40_normals",

@@ -58,7 +58,7 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         if not 1 <= num_points <= pool_size:
             raise DataError(
                 f"expected num_points from 1 to {pool_size}, the points of a cloud in the pool, "
-                f"got {num_points}; for more, sample more of each file by pool_size"
+                f"got {num_points}; for more, sample the files with a larger pool_size"
             )
         chosen = np.arange(len(pool)) if indices is None else np.array(indices, dtype=np.int64)
         if chosen.ndim != 1 or (

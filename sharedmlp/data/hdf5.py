@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -134,12 +135,9 @@ def _labels_from_zero(
     count = len(class_names)
     for path, classes in zip(files, labels, strict=True):
         if len(classes) and not (classes.min() >= 0 and classes.max() <= count):
-            raise DataError(
-                f"{path}: labels from {classes.min()} to {classes.max()} where shape_names.txt "
-                f"has {count} classes, 0 to {count - 1}"
-            )
+            raise _label_error(path, classes, count)
     together = np.concatenate(labels)
-    if len(together) == 0 or together.min() == 0 and together.max() < count:
+    if len(together) == 0 or (together.min() == 0 and together.max() < count):
         return together
     # Without a 0, or with the number of classes, in this split: what do the others have?
     low, high = _range_of_labels(root, count)
@@ -149,11 +147,9 @@ def _labels_from_zero(
             stacklevel=3,
         )
         return together - 1
-    if high >= count:
-        raise DataError(
-            f"{root}: labels from {low} to {high} where shape_names.txt has {count} classes, 0 to "
-            f"{count - 1}"
-        )
+    for path, classes in zip(files, labels, strict=True):
+        if classes.max(initial=0) >= count:
+            raise _label_error(path, classes, count)
     if low >= 1:
         warnings.warn(
             f"{root}: no cloud has the label 0 ({class_names[0]}): if the labels count from 1, "
@@ -163,15 +159,22 @@ def _labels_from_zero(
     return together
 
 
+def _label_error(path: Path, labels: NDArray[np.int64], count: int) -> DataError:
+    return DataError(
+        f"{path}: labels from {labels.min()} to {labels.max()} where shape_names.txt has {count} "
+        f"classes, 0 to {count - 1}"
+    )
+
+
 def _range_of_labels(root: Path, count: int) -> tuple[int, int]:
     """Return the lowest and the highest label of all splits."""
     low, high = count, 0
     for split in ("train", "val", "test"):
-        if not (root / f"{split}_files.txt").is_file():
-            continue
-        for path in _listed_files(root, split):
-            with _open_file(path) as file:
-                classes = read_labels(path, file, None)
-            if len(classes):
-                low, high = min(low, int(classes.min())), max(high, int(classes.max()))
+        # Another split may be missing or broken: that is said when it is read.
+        with contextlib.suppress(DataError):
+            for path in _listed_files(root, split):
+                with _open_file(path) as file:
+                    classes = read_labels(path, file, None)
+                if len(classes):
+                    low, high = min(low, int(classes.min())), max(high, int(classes.max()))
     return low, high

@@ -23,7 +23,7 @@ _SMALL = 1 << 26  # bytes that are no harm whatever is stored
 # A longer axis holds points, not channels.
 _MOST_CHANNELS = 12
 _FEATURE_ARRAYS = {"normals": ("normal", "normals"), "colors": ("color", "colors", "rgb")}
-_CLASS_NAMES = ("class_names", "classes", "shape_names", "label_names", "names")
+_CLASS_NAMES = ("class_names", "classes", "shape_names", "label_names")
 
 
 def read_points(path: Path, file: h5py.File, features: Sequence[str]) -> NDArray[np.float32]:
@@ -41,7 +41,9 @@ def read_points(path: Path, file: h5py.File, features: Sequence[str]) -> NDArray
             array = _read(path, _open_array(path, file, names[0]), "fiu")
             values = _channels_last(path, names[0], array)[..., :3]
             if values.shape != data[..., :3].shape:
-                raise DataError(f"{path}: {names[0]!r} has shape {values.shape}, not that of 'data'")
+                raise DataError(
+                    f"{path}: {names[0]!r} has shape {values.shape}, not that of 'data'"
+                )
         else:
             values = data[..., 3:6]
         parts.append(_check_feature(path, feature, values))
@@ -96,8 +98,10 @@ def check_names(
             place = next(
                 (n for n, (a, b) in enumerate(zip(own, class_names, strict=False)) if a != b), None
             )
-            differ = f"{len(own)} for {len(class_names)}" if place is None else (
-                f"{place} is {own[place]!r} here and {class_names[place]!r} there"
+            differ = (
+                f"{len(own)} for {len(class_names)}"
+                if place is None
+                else (f"{place} is {own[place]!r} here and {class_names[place]!r} there")
             )
             raise DataError(f"{path}: {key!r} differs from shape_names.txt ({differ}): {advice}")
     listing = path.with_name(re.sub(r"_?(\d+)$", r"_\1", path.stem) + "_id2file.json")
@@ -108,23 +112,24 @@ def check_names(
         known = [re.split(r"[/\\]", str(name))[-1].rpartition("_")[0] for name in clouds]
     except (OSError, ValueError, TypeError):
         return  # not the list that was meant
-    first = min(labels, default=0)
     if len(known) != len(labels) or not set(known) <= set(class_names):
         return
-    for row, (name, label) in enumerate(zip(known, labels.tolist(), strict=True)):
-        if not 0 <= label < len(class_names) or class_names[label] != name:
-            if first >= 1 and class_names[label - 1] == name:
-                continue  # they count from 1
-            raise DataError(
-                f"{path}: cloud {row} has the label {label}, and {listing.name} says that it is "
-                f"a {name}: {advice}"
-            )
+    expected = np.array([class_names.index(name) for name in known], dtype=np.int64)
+    # Labels that count from 1 are another matter.
+    if (expected != labels).any() and (expected + 1 != labels).any():
+        row = int(np.argmax(expected != labels))
+        raise DataError(
+            f"{path}: cloud {row} has the label {labels[row]}, and {listing.name} says that it is "
+            f"a {known[row]}: {advice}"
+        )
 
 
 def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
     """Open an array whose values are in the file itself, as many as the file can hold."""
     import h5py
 
+    if key not in file:
+        raise DataError(f"{path}: no dataset {[key]}; expected 'data' and 'label'")
     array = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
         raise DataError(
@@ -144,7 +149,9 @@ def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
 
 def _read(path: Path, array: h5py.Dataset, kinds: str) -> NDArray[Any]:
     if array.dtype.kind not in kinds:
-        raise DataError(f"{path}: expected {array.name[1:]!r} of numbers, got dtype {array.dtype}")
+        raise DataError(
+            f"{path}: expected {array.name[1:]!r} of shape (n, P, 3), floating point, got shape {array.shape} and dtype {array.dtype}"
+        )
     try:
         return np.asarray(array[...])
     except OSError as error:
@@ -153,22 +160,30 @@ def _read(path: Path, array: h5py.Dataset, kinds: str) -> NDArray[Any]:
 
 def _channels_last(path: Path, key: str, array: NDArray[Any]) -> NDArray[Any]:
     """Return (n, P, C) of an array that may be (n, C, P)."""
-    expected = f"{path}: expected {key!r} of shape (n, P, 3), or (n, 3, P), with maybe more channels"
+    expected = (
+        f"{path}: expected {key!r} of shape (n, P, 3), or (n, 3, P), with maybe more channels"
+    )
     if array.ndim != 3 or 0 in array.shape[1:]:
         raise DataError(f"{expected}, got shape {array.shape} and dtype {array.dtype}")
     middle, last = (3 <= size <= _MOST_CHANNELS for size in array.shape[1:])
     if array.shape[2] == 3 or (last and not middle):
         return array
-    if middle and not last:
+    if middle and array.shape[2] > _MOST_CHANNELS:
         return array.transpose(0, 2, 1)
-    which = "either axis could be that of the points" if middle else "no axis has 3 channels or more"
+    which = (
+        "either axis could be that of the points"
+        if middle and last
+        else "no axis has 3 channels or more"
+    )
     raise DataError(f"{expected}, got shape {array.shape}: {which}")
 
 
 def _check_feature(path: Path, feature: str, values: NDArray[Any]) -> NDArray[np.float32]:
     """Return normals of length 1, or colors from 0 to 1."""
     if values.shape[-1] < 3 or feature not in _FEATURE_ARRAYS:
-        raise DataError(f"{path}: has no {feature}: expected an array {feature!r} or channels 3 to 5")
+        raise DataError(
+            f"{path}: has no {feature}: expected an array {feature!r} or channels 3 to 5"
+        )
     values = values.astype(np.float32)
     if feature == "normals":
         lengths = np.linalg.norm(values, axis=-1)

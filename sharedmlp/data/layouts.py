@@ -111,8 +111,8 @@ def recognize_layout(root: str | Path, *, seed: int = 0) -> Layout:
 
     Raises:
         MissingDataError: If there is nothing at the root, or a file that a list names is missing.
-        DataError: If no layout is recognized, fewer than two classes have files, or a class has
-            too few to be split.
+        DataError: If no layout is recognized, no file can be read here, or a class has too few
+            to be split.
     """
     root = Path(root)
     classes: list[str] = []
@@ -130,12 +130,14 @@ def recognize_layout(root: str | Path, *, seed: int = 0) -> Layout:
     files, more = _select(found, listed=listing is not None)
     left_out += more
     used = {file.class_name for file in files}
-    left_out += [LeftOut(f"{c}/", "a class without files") for c in classes if _nfc(c) not in used]
+    left_out += [
+        LeftOut(f"{c}/", "class folder without files") for c in classes if _nfc(c) not in used
+    ]
     if not files:
         found_here = f"; left out: {_describe(left_out)}" if left_out else ""
         raise DataError(f"{root}: no file of a format that is read here; {EXPECTED}{found_here}")
     class_names = _sort_classes(used)
-    _check_classes(root, class_names)
+    _check_spelling(root, class_names)
     drawn = any(file.split is None for file in files)
     return Layout(
         base,
@@ -147,10 +149,25 @@ def recognize_layout(root: str | Path, *, seed: int = 0) -> Layout:
     )
 
 
+def check_classes(root: str | Path, class_names: Sequence[str]) -> None:
+    """Check that there is something to tell apart.
+
+    Raises:
+        DataError: If there are fewer than two classes.
+    """
+    if len(class_names) < 2:
+        (only,) = class_names
+        hint = f"if its folders are the classes, name {Path(root) / only}; "
+        raise DataError(
+            f"{root}: one class alone has files ({only}), and a network learns to tell two or more "
+            f"apart; {hint if Path(root).is_dir() else ''}{EXPECTED}"
+        )
+
+
 def _scan(root: Path) -> tuple[str, list[_Found], list[str], list[LeftOut]]:
     """Return the layout of a folder in words, its files, its classes and what it has besides."""
     folders, loose = _list_folder(root)
-    left_out = [LeftOut(name, "is in no class folder") for name in loose]
+    left_out = [LeftOut(name, "in no class folder") for name in loose]
     inner = {folder: _list_folder(root / folder)[0] for folder in folders}
     with_splits = [f for f in folders if any(sub.lower() in SPLIT_NAMES for sub in inner[f])]
     splits = [f for f in folders if f.lower() in SPLIT_NAMES and f not in with_splits]
@@ -163,23 +180,23 @@ def _scan(root: Path) -> tuple[str, list[_Found], list[str], list[LeftOut]]:
     if with_splits:
         for folder in folders:
             if folder not in with_splits:
-                left_out.append(LeftOut(f"{folder}/", "has no folder train, val or test"))
+                left_out.append(LeftOut(f"{folder}/", "without a folder train, val or test"))
                 continue
             for name in _list_folder(root / folder)[1]:
-                left_out.append(LeftOut(f"{folder}/{name}", "is in no folder of a split"))
+                left_out.append(LeftOut(f"{folder}/{name}", "in no folder of a split"))
             for sub in inner[folder]:
                 if sub.lower() not in SPLIT_NAMES:
-                    left_out.append(LeftOut(f"{folder}/{sub}/", "is no split"))
+                    left_out.append(LeftOut(f"{folder}/{sub}/", "that is no split"))
                     continue
                 found += _walk(root, f"{folder}/{sub}", folder, SPLIT_NAMES[sub.lower()])
         name, classes = "<class>/{train,val,test}", with_splits
     elif splits:
         for folder in folders:
             if folder not in splits:
-                left_out.append(LeftOut(f"{folder}/", "is no split"))
+                left_out.append(LeftOut(f"{folder}/", "that is no split"))
                 continue
             for name in _list_folder(root / folder)[1]:
-                left_out.append(LeftOut(f"{folder}/{name}", "is in no class folder"))
+                left_out.append(LeftOut(f"{folder}/{name}", "in no class folder"))
             for sub in inner[folder]:
                 found += _walk(root, f"{folder}/{sub}", sub, SPLIT_NAMES[folder.lower()])
         name, classes = "{train,val,test}/<class>", sorted({c for f in splits for c in inner[f]})
@@ -198,7 +215,9 @@ def _check_depth(
     if (root / "shape_names.txt").is_file() and list(root.glob("*_files.txt")):
         raise DataError(f"{root} is a set in HDF5 files: add --data HDF5DataModule")
     if (root / "modelnet40_shape_names.txt").is_file():
-        raise DataError(f"{root} is modelnet40_normal_resampled: add --data ModelNet40NormalsDataModule")
+        raise DataError(
+            f"{root} is modelnet40_normal_resampled: add --data ModelNet40NormalsDataModule"
+        )
     if not folders:
         what = f"{len(loose)} files and no folders" if loose else "nothing"
         raise DataError(f"{root} holds {what}; {EXPECTED}")
@@ -258,17 +277,21 @@ def _select(found: Sequence[_Found], listed: bool) -> tuple[list[_Found], list[L
     same: dict[str, list[tuple[int, _Found]]] = defaultdict(list)
     for file, suffix, folder in zip(found, suffixes, folders, strict=True):
         if file.size < 0:
-            left_out.append(LeftOut(file.name, "no regular file"))
+            left_out.append(LeftOut(file.name, "that is no regular file"))
         elif suffix not in known:
-            left_out.append(LeftOut(file.name, f"{suffix or 'no suffix'}: no format read here"))
+            left_out.append(
+                LeftOut(file.name, f"{suffix or 'no suffix'}, no format that is read here")
+            )
         elif listed:
             same[file.name].append((0, file))
         elif suffix == ".bin" and folder in with_gltf:
-            left_out.append(LeftOut(file.name, ".bin: a buffer of a glTF file"))
+            left_out.append(LeftOut(file.name, ".bin, a buffer of a glTF file"))
         elif sure and suffix not in sure:
-            left_out.append(LeftOut(file.name, f"{suffix}: beside {', '.join(sorted(sure))}"))
+            left_out.append(LeftOut(file.name, f"{suffix} beside {', '.join(sorted(sure))}"))
         else:
-            same[file.name.removesuffix(file.name[-len(suffix) :])].append((order.index(suffix), file))
+            same[file.name.removesuffix(file.name[-len(suffix) :])].append(
+                (order.index(suffix), file)
+            )
     files: list[_Found] = []
     for candidates in same.values():
         (_, best), *others = sorted(candidates)
@@ -289,18 +312,11 @@ def _sort_classes(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _check_classes(root: Path, class_names: Sequence[str]) -> None:
+def _check_spelling(root: Path, class_names: Sequence[str]) -> None:
     for name, count in Counter(map(str.casefold, class_names)).items():
         if count > 1:
             same = [c for c in class_names if c.casefold() == name]
             raise DataError(f"{root}: the classes {' and '.join(same)} differ in case alone")
-    if len(class_names) < 2:
-        (only,) = class_names
-        hint = f"if its folders are the classes, name {root / only}; " if root.is_dir() else ""
-        raise DataError(
-            f"{root}: one class alone has files ({only}), and a network learns to tell two or more "
-            f"apart; {hint}{EXPECTED}"
-        )
 
 
 def _split_of_row(listing: Path, row: Row) -> Split | None:
@@ -322,7 +338,9 @@ def _draw_splits(
     """Set aside a share of each class as the test split."""
     if any(file.split is not None for file in files):
         without = next(file.name for file in files if file.split is None)
-        raise DataError(f"{root}: some files have a split, and {without} has none: name all or none")
+        raise DataError(
+            f"{root}: some files have a split, and {without} has none: name all or none"
+        )
     counts = Counter(file.class_name for file in files)
     for name in class_names:
         if counts[name] < _FEWEST_FILES:
@@ -330,7 +348,11 @@ def _draw_splits(
                 f"{root}: the class {name} has {counts[name]} of the {_FEWEST_FILES} files or more "
                 "that it takes to train, validate and test: add files, or move its folder away"
             )
-    test = set(stratified_split([class_names.index(f.class_name) for f in files], TEST_SHARE, seed)[1].tolist())
+    test = set(
+        stratified_split([class_names.index(f.class_name) for f in files], TEST_SHARE, seed)[
+            1
+        ].tolist()
+    )
     return tuple(
         LabeledFile(*file._replace(split="test" if place in test else "train"))
         for place, file in enumerate(files)
@@ -341,7 +363,9 @@ def summarize_left_out(left_out: Sequence[LeftOut]) -> list[str]:
     """Return what is left out, a line for each reason: `3 files .mtl: no format read here`."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in left_out:
-        by_reason["the same in another format" if reason.startswith("the same as") else reason].append(name)
+        by_reason[
+            "the same shape in another format" if reason.startswith("the same as") else reason
+        ].append(name)
     return [
         f"{len(names)} {reason} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for reason, names in by_reason.items()

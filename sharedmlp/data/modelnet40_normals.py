@@ -97,6 +97,8 @@ def prepare_modelnet40_normals(
             `strict`, if any file cannot be used; it lists all of them.
         OSError: If the cache cannot be written.
     """
+    if split not in ("train", "test"):
+        raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
     check_store(split, pool_size)
     root = Path(root)
     class_names = read_modelnet40_normals_class_names(root, subset)

@@ -56,7 +56,7 @@ DATA, LABEL = np.zeros((2, 5, 3), dtype=np.float32), np.zeros((2, 1), dtype=np.u
         ({"data": DATA[0], "label": LABEL}, r"\(5, 3\)"),
         ({"data": DATA.astype(int), "label": LABEL}, "int64"),
         ({"data": DATA, "label": LABEL[:1]}, r"\(1, 1\)"),
-        ({"data": DATA, "label": LABEL.astype(float)}, "float64"),
+        ({"data": DATA, "label": LABEL + 0.5}, r"label 0 is 0\.5, expected integers"),
         ({"data": DATA, "label": LABEL + np.uint8(3)}, "labels from 3 to 3"),
         ({"data": DATA, "label": LABEL.astype(int) - 1}, "labels from -1 to -1"),
         ({"data": DATA * [[[1]], [[np.nan]]], "label": LABEL}, "cloud 1 .* not finite"),
@@ -95,8 +95,8 @@ def test_files_that_are_no_hdf5_or_cut_short(tmp_path):
 
 def test_empty_lists_and_other_splits(tmp_path):
     root = write_set(tmp_path / "set")
-    with pytest.raises(ValueError, match="'train' or 'test', got 'val'"):
-        read_hdf5(root, "val")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(ValueError, match="'train', 'val' or 'test', got 'both'"):
+        read_hdf5(root, "both")  # type: ignore[arg-type]  # what is tested
     (root / "train_files.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"train_files\.txt is empty"):
         read_hdf5(root, "train")

@@ -58,8 +58,8 @@ class PointCloudDataModule(pl.LightningDataModule):
     Args:
         num_points: The number of points in a cloud, at most as many as the data holds for one.
         batch_size: The number of clouds in a batch of one process.
-        val_fraction: The share of each class of the training split that validates, in (0, 1), if the
-            data has no validation split.
+        val_fraction: The share of each class of the training split that validates, in (0, 1), if
+            the data has no validation split.
         seed: The seed of the validation split and of the points that evaluation sees.
         num_workers: The number of processes that load batches; 0 for the main process, which is
             fast enough for clouds in memory.

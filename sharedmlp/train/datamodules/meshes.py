@@ -11,6 +11,7 @@ from sharedmlp.data import (
     DataError,
     MissingDataError,
     PointCloudStore,
+    check_classes,
     find_class_names,
     prepare_mesh_tree,
     read_hdf5,
@@ -69,7 +70,9 @@ class MeshTreeDataModule(PointCloudDataModule):
                 "`sharedmlp prepare ROOT` checks and samples them; say with --data.root where "
                 "they are"
             )
-        return list(find_class_names(self.root))
+        class_names = find_class_names(self.root)
+        check_classes(self.root, class_names)
+        return list(class_names)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -140,9 +143,7 @@ class HDF5DataModule(PointCloudDataModule):
         **options: Arguments of `PointCloudDataModule`.
     """
 
-    def __init__(
-        self, root: str, features: str | list[str] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, root: str, features: str | list[str] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root)
         self._features = _check_features(features)
