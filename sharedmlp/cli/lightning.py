@@ -25,6 +25,7 @@ from sharedmlp.train import (
 )
 from sharedmlp.train.callbacks.prediction_writer import PredictionWriter
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
+from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
     ExtensibleCLI,
     add_callback,
@@ -194,7 +195,11 @@ class SharedMLPCLI(ExtensibleCLI):
         self._print_paths(written)
 
     def fit(self, **kwargs: Any) -> None:
-        """Train."""
+        """Train, if the splits are there that this takes, up to the test at the end."""
+        wanted: list[Split] = ["train"]
+        if self.config.fit.test_after_fit:
+            wanted.append("test")
+        self.datamodule.check_splits(*wanted)
         self.trainer.fit(**kwargs, weights_only=True)
 
     def validate(self, **kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
 from sharedmlp.data.errors import DataError, MissingDataError
-from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
+from sharedmlp.data.hdf5 import is_hdf5_set, read_hdf5, read_hdf5_class_names
 from sharedmlp.data.io.base import MeshReadError, PointCloud
 from sharedmlp.data.io.cloud import (
     FEATURE_CHANNELS,
@@ -13,7 +13,13 @@ from sharedmlp.data.io.cloud import (
     turn_up_axis,
 )
 from sharedmlp.data.io.mesh import read_mesh
-from sharedmlp.data.layouts import Layout, check_classes, recognize_layout, summarize_left_out
+from sharedmlp.data.layouts import (
+    SPLITS,
+    Layout,
+    check_classes,
+    recognize_layout,
+    summarize_left_out,
+)
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
 from sharedmlp.data.modelnet40_normals import (
@@ -40,6 +46,7 @@ __all__ = [
     "FEATURE_CHANNELS",
     "MODELNETS",
     "SHAPE_CLASSES",
+    "SPLITS",
     "TERMS",
     "Compose",
     "DataError",
@@ -64,6 +71,7 @@ __all__ = [
     "find_class_names",
     "find_cloud_files",
     "identity_collate",
+    "is_hdf5_set",
     "is_modelnet40_normals",
     "load_cloud",
     "match_preprocessing",

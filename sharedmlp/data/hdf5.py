@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _LAYOUT = "expected shape_names.txt, {train,test}_files.txt and the HDF5 files that they name"
 
 
+def is_hdf5_set(root: str | Path) -> bool:
+    """Return whether a folder has the names and a list of this layout."""
+    root = Path(root)
+    return (root / "shape_names.txt").is_file() and any(root.glob("*_files.txt"))
+
+
 def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
     """Return the class names of an HDF5 set, in the order of its labels.
 

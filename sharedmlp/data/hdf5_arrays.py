@@ -150,7 +150,8 @@ def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
 def _read(path: Path, array: h5py.Dataset, kinds: str) -> NDArray[Any]:
     if array.dtype.kind not in kinds:
         raise DataError(
-            f"{path}: expected {array.name[1:]!r} of shape (n, P, 3), floating point, got shape {array.shape} and dtype {array.dtype}"
+            f"{path}: expected {array.name[1:]!r} of shape (n, P, 3), floating point, got shape "
+            f"{array.shape} and dtype {array.dtype}"
         )
     try:
         return np.asarray(array[...])

@@ -349,7 +349,7 @@ def test_a_class_may_lack_a_split(tree):
 def test_wrong_layouts_and_arguments(tree, tmp_path):
     with pytest.raises(FileNotFoundError, match="missing is no folder, nor a CSV file; expected"):
         prepare(tmp_path / "missing")
-    with pytest.raises(DataError, match="holds one folder, tree: .* name .*/tree itself"):
+    with pytest.raises(DataError, match=r"holds one folder, tree: .* name .*/tree itself"):
         prepare(tmp_path)
     with pytest.raises(ValueError, match="'train', 'val' or 'test', got 'both'"):
         prepare(tree, "both")

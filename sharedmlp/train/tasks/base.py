@@ -253,7 +253,7 @@ class BaseTask(pl.LightningModule):
             if sorted(trained) == sorted(own):
                 label = next(n for n, (a, b) in enumerate(zip(trained, own, strict=True)) if a != b)
                 raise DataError(
-                    f"the checkpoint was trained on the same {len(own)} classes in another order: "
+                    f"the checkpoint was trained on the {len(own)} classes in another order: "
                     f"the label {label} was {trained[label]!r} and is {own[label]!r} in the data; "
                     "give the data the order of the checkpoint"
                 )
