@@ -69,7 +69,7 @@ def print_summary(stores: Mapping[str, PointCloudStore], summary: Summary) -> No
         ),
         *[("left out", reason) for reason in summary.left_out],
         *[("repeated", text) for text in _describe_repeated(stores)],
-        *[("note", note) for note in summary.notes],
+        *[("note", note) for note in [*_describe_untrained(stores), *summary.notes]],
         ("picture", summary.picture),
     ]
     for name, text in lines:
@@ -115,6 +115,16 @@ def _describe_up_axis(summary: Summary) -> str:
 def _describe_repeated(stores: Mapping[str, PointCloudStore]) -> list[str]:
     notes = [note for store in stores.values() for note in store.notes]
     return [f"{len(notes)} clouds, the first is {notes[0]}"] if notes else []
+
+
+def _describe_untrained(stores: Mapping[str, PointCloudStore]) -> list[str]:
+    """Name the classes of which nothing can be learned."""
+    if "train" not in stores:
+        return []
+    store = stores["train"]
+    counts = np.bincount(store.labels, minlength=len(store.class_names))
+    names = [n for n, count in zip(store.class_names, counts, strict=True) if not count]
+    return [f"classes without training clouds: {', '.join(names)}"] if names else []
 
 
 def _print_counts(stores: Mapping[str, PointCloudStore], class_names: Sequence[str]) -> None:

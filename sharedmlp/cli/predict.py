@@ -97,7 +97,7 @@ def _print_left_out(folder: Path, files: Sequence[Path]) -> None:
     )
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
-        print(f"{folder}: {others.total()} files are left out: {kinds}", file=sys.stderr)
+        print(f"{folder}: {others.total()} left out: {kinds}", file=sys.stderr)
 
 
 @contextmanager

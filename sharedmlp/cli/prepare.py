@@ -27,7 +27,7 @@ from sharedmlp.data import (
     recognize_layout,
     summarize_left_out,
 )
-from sharedmlp.data.build import CACHE_FOLDER
+from sharedmlp.data.build import find_cache_folder
 
 
 def run(args: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def run(args: Sequence[str]) -> None:
     # What is left out, or not as expected, is part of the summary.
     told = ("left out", "are used as they can be")
     notes = [str(w.message) for w in caught if not any(t in str(w.message) for t in told)]
-    cache = options.cache_dir or summary.folder / CACHE_FOLDER
+    cache = find_cache_folder(summary.folder, options.cache_dir)
     picture = draw_classes(stores, cache / "classes.png", summary.up_axis)
     print_summary(stores, summary._replace(notes=notes, picture=picture))
     if options.source in MODELNETS:

@@ -20,7 +20,7 @@ from sharedmlp.data.layouts import SPLITS
 from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.cores import usable_cores
 
-CACHE_FOLDER = ".sharedmlp_cache"
+_CACHE_FOLDER = ".sharedmlp_cache"
 # Starting processes costs more than reading a handful of files.
 _FEW_FILES = 16
 _MOST_NAMED = 3
@@ -67,6 +67,14 @@ def failed_file(path: Path, reason: str) -> SampledFile:
     except OSError:
         return SampledFile(None, reason, transient=True)
     return SampledFile(None, reason)
+
+
+def find_cache_folder(root: Path, cache_dir: str | Path | None) -> Path:
+    """Return where the caches of a set are kept: a folder of its own, if no other is named."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    # A list of the splits that were drawn lies beside the caches of its set.
+    return root if root.name == _CACHE_FOLDER else root / _CACHE_FOLDER
 
 
 def check_store(split: str, pool_size: int) -> None:
@@ -124,8 +132,7 @@ def build_store(
         OSError: If the cache cannot be written.
     """
     key = cache_key({"sources": sources, "class_names": class_names, **settings})
-    folder = Path(cache_dir) if cache_dir is not None else root / CACHE_FOLDER
-    directory = folder / f"{split}-{key[:24]}"
+    directory = find_cache_folder(root, cache_dir) / f"{split}-{key[:24]}"
     pool = open_cache(directory, key)
     if pool is None:
         if ignored:

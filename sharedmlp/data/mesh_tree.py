@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.build import (
-    CACHE_FOLDER,
     MeshTreeError,
     SampledFile,
     Source,
     build_store,
     check_store,
     failed_file,
+    find_cache_folder,
 )
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.file_lists import format_file_list
@@ -70,7 +70,7 @@ def prepare_mesh_tree(
     and is named in `PointCloudStore.notes`.
 
     If the set has no splits, they are drawn by the seed, stratified, and written beside the caches
-    as `split-seed<seed>.csv`, a list of files that can itself be the root.
+    as `<name>-split-seed<seed>.csv`, a list of files that can itself be the root.
 
     Args:
         root: A folder in one of the layouts of `recognize_layout`, or a list of files.
@@ -104,9 +104,9 @@ def prepare_mesh_tree(
     ]
     if not sources:
         raise DataError(f"{root} has no {split} split: {layout.name} has no file for it")
-    cache = Path(cache_dir) if cache_dir is not None else layout.root / CACHE_FOLDER
+    cache = find_cache_folder(layout.root, cache_dir)
     if layout.drawn:
-        _write_splits(layout, cache / f"split-seed{seed}.csv")
+        _write_splits(layout, cache / f"{Path(root).resolve().stem}-split-seed{seed}.csv")
     settings: dict[str, Any] = {"pool_size": pool_size, "features": list(features), "seed": seed}
     if any(file_up_axis(source.name) for source in sources):
         settings["up_axis"] = up_axis
@@ -171,17 +171,15 @@ def _sample(
         return failed_file(path, error.reason)
     if (own := file_up_axis(source.name)) is not None:
         points = turn_up_axis(points, own, up_axis, features=features)
-    # Before points are repeated, which would move the mean.
-    cloud = normalize_points(points)
-    if len(cloud) == pool_size:
-        return SampledFile(cloud)
-    note = f"{len(cloud)} points, of which some are repeated to make {pool_size}"
-    return SampledFile(_repeat(cloud, pool_size, rng), note)
+    if len(points) == pool_size:
+        return SampledFile(normalize_points(points))
+    note = f"{len(points)} points, of which some are repeated to make {pool_size}"
+    return SampledFile(normalize_points(_repeat(points, pool_size, rng)), note)
 
 
 def _repeat(
-    cloud: NDArray[np.float32], num_points: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
+    cloud: NDArray[np.float64], num_points: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Return as many points, each of the cloud's equally often or once more."""
     times, rest = divmod(num_points, len(cloud))
     some = rng.choice(len(cloud), rest, replace=False)

@@ -164,7 +164,8 @@ class PointCloudDataModule(pl.LightningDataModule):
                     if split == "test"
                     else "name data with one by --data.root"
                 )
-                raise MissingDataError(f"the data has no {split} split: {advice}")
+                root = getattr(self, "root", "the data")
+                raise MissingDataError(f"{root} has no {split} split: {advice}")
 
     def setup(self, stage: str) -> None:
         """Open the split that `stage` needs.

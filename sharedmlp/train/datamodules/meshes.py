@@ -40,9 +40,6 @@ class MeshTreeDataModule(PointCloudDataModule):
         normals: The same as `features` "normals".
         cache_dir: The folder of the cache; `<root>/.sharedmlp_cache` by default.
         **options: Arguments of `PointCloudDataModule`.
-
-    Raises:
-        DataError: If there is no such feature.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class MeshTreeDataModule(PointCloudDataModule):
         super().__init__(**options)
         self.root = Path(root)
         self.pool_size = pool_size
-        self._features = _check_features(features, *(["normals"] if normals else []))
+        self._features = _list_features(features, *(["normals"] if normals else []))
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     @property
@@ -76,8 +73,12 @@ class MeshTreeDataModule(PointCloudDataModule):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The features that were asked for."""
-        return self._features
+        """The features that were asked for.
+
+        Raises:
+            DataError: If there is no such feature.
+        """
+        return _check_features(self._features)
 
     def has_split(self, split: Split) -> bool:
         """Return whether a file belongs to the split."""
@@ -146,7 +147,7 @@ class HDF5DataModule(PointCloudDataModule):
     def __init__(self, root: str, features: str | list[str] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root)
-        self._features = _check_features(features)
+        self._features = _list_features(features)
 
     @property
     def class_names(self) -> list[str]:
@@ -161,8 +162,12 @@ class HDF5DataModule(PointCloudDataModule):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The features that were asked for."""
-        return self._features
+        """The features that were asked for.
+
+        Raises:
+            DataError: If there is no such feature.
+        """
+        return _check_features(self._features)
 
     def has_split(self, split: Split) -> bool:
         """Return whether there is a list of the split's files."""
@@ -186,11 +191,19 @@ class HDF5DataModule(PointCloudDataModule):
         return read_hdf5(self.root, split, features=self.features)
 
 
-def _check_features(features: str | list[str] | None, *more: str) -> tuple[str, ...]:
+def _list_features(features: str | list[str] | None, *more: str) -> tuple[str, ...]:
     """Return the features by name, each once."""
     names = [features] if isinstance(features, str) else features or []
-    chosen = tuple(dict.fromkeys([*more, *names]))
-    unknown = [name for name in chosen if name not in FEATURE_CHANNELS]
+    return tuple(dict.fromkeys([*more, *names]))
+
+
+def _check_features(features: tuple[str, ...]) -> tuple[str, ...]:
+    """Return features that there are; by constructors uncalled, as jsonargparse wraps their errors.
+
+    Raises:
+        DataError: If there is no such feature.
+    """
+    unknown = [name for name in features if name not in FEATURE_CHANNELS]
     if unknown:
         raise DataError(f"features are {', '.join(FEATURE_CHANNELS)}, got {unknown[0]!r}")
-    return chosen
+    return features

@@ -37,8 +37,6 @@ class ModelNet40NormalsDataModule(MeshTreeDataModule):
     ) -> None:
         super().__init__(root, pool_size, **options)
         self.subset = subset
-        if set(self.features) - {"normals"}:
-            raise DataError(f"these clouds have normals alone, got the features {self.features}")
 
     @property
     def class_names(self) -> list[str]:
@@ -51,6 +49,8 @@ class ModelNet40NormalsDataModule(MeshTreeDataModule):
 
     def open_split(self, split: Split) -> PointCloudStore:
         """Open the cache of a split, parsing the text first if it is missing or stale."""
+        if set(self.features) - {"normals"}:
+            raise DataError(f"these clouds have normals alone, got the features {self.features}")
         assert split != "val"  # there is none
         return prepare_modelnet40_normals(
             self.root,
