@@ -19,6 +19,11 @@ from sharedmlp.data import (
 
 # As many clouds of a split are measured, and as many points of a cloud are drawn.
 _MEASURED, _DRAWN = 256, 1024
+_WITHOUT = {
+    "train": "nothing can be trained",
+    "val": "a share of train is carved out by --data.val_fraction",
+    "test": "there is nothing for `sharedmlp test` to measure on",
+}
 
 
 class Summary(NamedTuple):
@@ -135,12 +140,8 @@ def _print_counts(stores: Mapping[str, PointCloudStore], class_names: Sequence[s
     print(f"\n{'class':<{width}}" + "".join(f"{split:>8}" for split in splits))
     for label, name in enumerate(class_names):
         print(f"{name:<{width}}" + "".join(f"{counts[split][label]:>8}" for split in splits))
-    for split in SPLITS:
-        what = {
-            "val": "val: none, a share of train is carved out by --data.val_fraction",
-            "test": "test: none, so `sharedmlp test` has nothing to measure on",
-            "train": "train: none, so nothing can be trained",
-        }[split]
-        if split in stores:
-            what = f"{split}: {len(stores[split])} clouds in {len(class_names)} classes"
-        print(what)
+    for split in splits:
+        print(f"{split}: {len(stores[split])} clouds in {len(class_names)} classes")
+    for split, what in _WITHOUT.items():
+        if split not in stores:
+            print(f"{split}: none, {what}")

@@ -175,6 +175,13 @@ class SharedMLPCLI(ExtensibleCLI):
         self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
         replace_checkpoint_io(self.trainer, AtomicCheckpointIO())
 
+    def before_fit(self) -> None:
+        """Check that the splits are there that are used, up to a test at the end."""
+        wanted: list[Split] = ["train"]
+        if self.config.fit.test_after_fit:
+            wanted.append("test")
+        self.datamodule.check_splits(*wanted)
+
     def after_fit(self) -> None:
         """Test the best checkpoint if that was asked for, and print what was written."""
         callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
@@ -195,11 +202,7 @@ class SharedMLPCLI(ExtensibleCLI):
         self._print_paths(written)
 
     def fit(self, **kwargs: Any) -> None:
-        """Train, if the splits are there that this takes, up to the test at the end."""
-        wanted: list[Split] = ["train"]
-        if self.config.fit.test_after_fit:
-            wanted.append("test")
-        self.datamodule.check_splits(*wanted)
+        """Train."""
         self.trainer.fit(**kwargs, weights_only=True)
 
     def validate(self, **kwargs: Any) -> None:

@@ -154,8 +154,9 @@ def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypa
         ["predicted box", "true sphere", "sphere_0.off"],
     ]
     assert torch.equal(torch.stack(clouds), torch.stack([seen[3], seen[6]]))
-    assert options["up_axis"] == "y"
-    printed = capsys.readouterr().out
+    assert options["up_axis"] == "z"  # the network's, to which the clouds were turned
+    printed, told = capsys.readouterr()
+    assert "the clouds have y up and the network was trained with z up: they are turned" in told
     for name, suffix in (("misclassified", ".png"), ("misclassified, to turn", ".html")):
         path = newest_run() / f"misclassified{suffix}"
         assert f"2 of 6 {name}" in printed
@@ -433,7 +434,7 @@ def test_the_cache_goes_where_it_is_told(tmp_path, monkeypatch):
     main(["prepare", str(root), "--pool_size", "32", "--cache_dir", str(cache)])
     assert any(cache.iterdir())
     assert not (root / ".sharedmlp_cache").exists()
-    monkeypatch.setattr("sharedmlp.data.mesh_tree.read_mesh", None)  # nothing is read again
+    monkeypatch.setattr("sharedmlp.data.mesh_tree.read_cloud", None)  # nothing is read again
     data = MeshTreeDataModule(str(root), pool_size=32, cache_dir=str(cache))
     assert len(data.open_split("train")) == 6
 

@@ -26,15 +26,18 @@ def test_one_command_from_nothing_to_a_cache_that_training_opens(web, tmp_path, 
     prepare("modelnet40", "--root", tmp_path / "sets")
     folder = tmp_path / "sets" / "Tiny"
     printed = capfd.readouterr()
-    assert printed.out.splitlines() == [
-        TERMS,
+    lines = printed.out.splitlines()
+    assert lines[0] == TERMS
+    assert lines[1].split() == ["layout", "<class>/{train,val,test}"]
+    assert lines[-4:] == [
         "train: 6 clouds in 2 classes",
         "test: 4 clouds in 2 classes",
-        f"meshes  {folder}",
+        "val: none, a share of train is carved out by --data.val_fraction",
+        f"meshes      {folder}",
     ]
     assert "Tiny.zip: 100%" in printed.err
     assert len(web.asked) == 1
-    monkeypatch.setattr("sharedmlp.data.mesh_tree.read_mesh", None)  # nothing is read again
+    monkeypatch.setattr("sharedmlp.data.mesh_tree.read_cloud", None)  # nothing is read again
     data = MeshTreeDataModule(str(folder), pool_size=16)
     assert (len(data.open_split("train")), len(data.open_split("test"))) == (6, 4)
 
