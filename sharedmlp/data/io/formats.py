@@ -20,7 +20,8 @@ from sharedmlp.data.io.base import (
 from sharedmlp.data.io.gltf import check_gltf, read_gltf
 from sharedmlp.data.io.off import read_off
 from sharedmlp.data.io.ply import read_ply
-from sharedmlp.data.io.points import read_npy, read_text
+from sharedmlp.data.io.point_text import read_pts, read_text
+from sharedmlp.data.io.points import read_npy
 from sharedmlp.data.io.trimesh_reader import read_with_trimesh, require_trimesh
 
 # Of trimesh's formats those that it reads by itself, with memory in proportion to the file. Its
@@ -36,6 +37,9 @@ FORMATS: dict[str, Format] = {
     ".gltf": Format("mesh", read_gltf, check_gltf),
     ".npy": Format("cloud", read_npy),
     ".xyz": Format("cloud", read_text),
+    ".asc": Format("cloud", read_text),
+    ".pts": Format("cloud", read_pts),
+    ".csv": Format("cloud", read_text, found_in_folders=False),
     ".txt": Format("cloud", read_text, found_in_folders=False),
 }
 

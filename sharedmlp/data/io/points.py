@@ -42,16 +42,3 @@ def read_npy(path: Path, content: bytes) -> PointArray:
     return np.ndarray(
         shape, dtype, content, offset=file.tell(), order="F" if fortran_order else "C"
     )
-
-
-def read_text(path: Path, content: bytes) -> PointArray:
-    """Read one point a line, `x y z` or `x,y,z` and maybe more.
-
-    Raises:
-        FormatError: If it is no text, or a line has something else or another count of numbers.
-    """
-    try:
-        lines = content.decode("utf-8").replace(",", " ").splitlines()
-        return np.loadtxt(lines, ndmin=2) if any(map(str.strip, lines)) else np.empty((0, 3))
-    except ValueError as error:
-        raise FormatError(f"holds no array of numbers ({error})") from error
