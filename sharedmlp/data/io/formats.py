@@ -18,10 +18,14 @@ from sharedmlp.data.io.base import (
     read_file,
 )
 from sharedmlp.data.io.gltf import check_gltf, read_gltf
+from sharedmlp.data.io.hdf5_cloud import read_hdf5_cloud
+from sharedmlp.data.io.kitti import read_kitti
+from sharedmlp.data.io.las import read_las
 from sharedmlp.data.io.off import read_off
+from sharedmlp.data.io.pcd import read_pcd
 from sharedmlp.data.io.ply import read_ply
 from sharedmlp.data.io.point_text import read_pts, read_text
-from sharedmlp.data.io.points import read_npy
+from sharedmlp.data.io.points import read_npy, read_npz
 from sharedmlp.data.io.trimesh_reader import read_with_trimesh, require_trimesh
 
 # Of trimesh's formats those that it reads by itself, with memory in proportion to the file. Its
@@ -36,6 +40,13 @@ FORMATS: dict[str, Format] = {
     ".glb": Format("mesh", read_gltf, check_gltf),
     ".gltf": Format("mesh", read_gltf, check_gltf),
     ".npy": Format("cloud", read_npy),
+    ".npz": Format("cloud", read_npz),
+    ".pcd": Format("cloud", read_pcd),
+    ".las": Format("cloud", read_las),
+    ".laz": Format("cloud", read_las),
+    ".h5": Format("cloud", read_hdf5_cloud, found_in_folders=False),
+    ".hdf5": Format("cloud", read_hdf5_cloud, found_in_folders=False),
+    ".bin": Format("cloud", read_kitti, found_in_folders=False),
     ".xyz": Format("cloud", read_text),
     ".asc": Format("cloud", read_text),
     ".pts": Format("cloud", read_pts),

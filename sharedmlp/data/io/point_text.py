@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
 from sharedmlp.data.io.base import FormatError, PointArray, PointCloud
 from sharedmlp.data.io.columns import points_by_row
 from sharedmlp.data.io.fields import cloud_from_fields, has_coordinates
+from sharedmlp.data.io.text import convert_to_utf8, shorten
 from sharedmlp.data.io.text_table import Style, detect_style, parse_lines, split_line
 
 _COMMENT = re.compile(r"\s*(#|//|%|!)")
@@ -34,7 +33,7 @@ def read_text(path: Path, content: bytes) -> PointCloud | PointArray:
         FormatError: If it is no text, a line has something else or another count of numbers, or
             what separates them can be read in two ways.
     """
-    lines = decode_text(content).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = _decode(content).split("\n")
     start, names_line, count = _read_header(lines)
     body = lines[start:]
     if any(mark in line for line in body for mark in "#/%!"):
@@ -51,8 +50,13 @@ def read_text(path: Path, content: bytes) -> PointCloud | PointArray:
         if len(names) == values.shape[1] and has_coordinates(names):
             return cloud_from_fields(dict(zip(names, values.T, strict=True)))
         if not _COMMENT.match(names_line):
+            if not len(values):
+                raise FormatError(
+                    f"holds no array of numbers: no line begins with one, the first line is "
+                    f"{shorten(names_line)}"
+                )
             raise FormatError(
-                f"holds no array of numbers: {names_line.strip()[:80]!r} stands before lines of "
+                f"holds no array of numbers: {shorten(names_line)} stands before lines of "
                 f"{values.shape[1]} numbers, and names no columns x, y, z for them"
             )
     return points_by_row(values) if values.shape[1] > _MOST_COLUMNS else values
@@ -67,27 +71,20 @@ def read_pts(path: Path, content: bytes) -> PointCloud | PointArray:
     return cloud
 
 
-def decode_text(content: bytes) -> str:
-    """Return the text of a file in UTF-8, UTF-16 (also without a BOM) or else Latin-1.
+def _decode(content: bytes) -> str:
+    r"""Return the text of a file in any Unicode encoding, else Latin-1; lines end in `\n`.
 
     Raises:
         FormatError: If it is binary.
     """
+    content = convert_to_utf8(content)
+    if b"\0" in content:
+        raise FormatError("holds no array of numbers: it is binary, no text")
     try:
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return content.decode("utf-16")
-        if b"\0" not in content:
-            try:
-                return content.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                return content.decode("latin-1")
-        sample = np.frombuffer(content[:2048][: len(content[:2048]) // 2 * 2], np.uint8)
-        zero = (sample.reshape(-1, 2) == 0).mean(axis=0)
-        if zero.max() > 0.7 and zero.min() < 0.1:
-            return content.decode("utf-16-be" if zero[0] > zero[1] else "utf-16-le")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"holds no array of numbers: it is no text ({error})") from error
-    raise FormatError("holds no array of numbers: it is binary, no text")
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_header(lines: list[str]) -> tuple[int, str | None, int | None]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.io.base import FormatError
 from sharedmlp.data.io.number_table import parse_floats
+from sharedmlp.data.io.text import shorten
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A)
 _WITHOUT_SEPARATOR = re.compile(r"[^\s,][ \t]+[^\s,]")
@@ -150,7 +151,7 @@ def _parse_each(lines: Sequence[str], style: Style, first_line: int) -> NDArray[
             if control:
                 raise FormatError(
                     f"holds no array of numbers: line {number} has the control character "
-                    f"0x{ord(control[0]):02x} inside of {field[:40]!r}; correct the line"
+                    f"0x{ord(control[0]):02x} inside of {shorten(field)}; correct the line"
                 )
         if len(fields) != columns:
             raise FormatError(
@@ -160,7 +161,7 @@ def _parse_each(lines: Sequence[str], style: Style, first_line: int) -> NDArray[
         for column, field in enumerate(fields):
             text = field.replace(",", ".") if style.decimal == "," else field
             if not _NUMBER.fullmatch(text):
-                what = f"{field[:40]!r}, which is no number" if field else "an empty field"
+                what = f"{shorten(field)}, which is no number" if field else "an empty field"
                 raise FormatError(
                     f"holds no array of numbers: line {number} has {what}, in column {column + 1}"
                 )
