@@ -26,6 +26,7 @@ from sharedmlp.data.io.pcd import read_pcd
 from sharedmlp.data.io.ply import read_ply
 from sharedmlp.data.io.point_text import read_pts, read_text
 from sharedmlp.data.io.points import read_npy, read_npz
+from sharedmlp.data.io.signatures import recognize_content
 from sharedmlp.data.io.trimesh_reader import read_with_trimesh, require_trimesh
 
 # Of trimesh's formats those that it reads by itself, with memory in proportion to the file. Its
@@ -91,7 +92,9 @@ def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
             entry.check(path, content)
         return entry.read(path, content)
     except FormatError as error:
-        raise MeshReadError(path, str(error)) from error
+        other = recognize_content(content, suffix)
+        reason = f"{error} (its content is {other})" if other else str(error)
+        raise MeshReadError(path, reason) from error
     except ImportError:
         raise
     except Exception as error:  # parsers raise whatever they run into
