@@ -17,20 +17,21 @@ from sharedmlp.data.io.base import (
     read_file,
 )
 from sharedmlp.data.io.gltf import check_gltf, read_gltf
+from sharedmlp.data.io.obj import read_obj
 from sharedmlp.data.io.off import read_off
 from sharedmlp.data.io.ply import read_ply
 from sharedmlp.data.io.points import read_npy, read_text
-from sharedmlp.data.io.trimesh_reader import read_with_trimesh, require_trimesh
+from sharedmlp.data.io.stl import read_stl
+from sharedmlp.data.io.trimesh_reader import require_trimesh
 
-# Of trimesh's formats those that it reads by itself, with memory in proportion to the file. Its
-# readers of COLLADA, 3MF, 3DXML, archives and others, which need further packages, unfold whatever
-# a small file nests: entities of XML, instances of instances, compressed files.
+# No COLLADA, 3MF, 3DXML and archives: their readers unfold whatever a small file nests, entities of
+# XML, instances of instances, compressed files.
 FORMATS: dict[str, Format] = {
     ".off": Format("mesh", read_off),
-    ".obj": Format("mesh", read_with_trimesh),
+    ".obj": Format("mesh", read_obj),
     ".ply": Format("mesh", read_ply),
-    ".stl": Format("mesh", read_with_trimesh),
-    ".stl_ascii": Format("mesh", read_with_trimesh),
+    ".stl": Format("mesh", read_stl),
+    ".stl_ascii": Format("mesh", read_stl),
     ".glb": Format("mesh", read_gltf, check_gltf),
     ".gltf": Format("mesh", read_gltf, check_gltf),
     ".npy": Format("cloud", read_npy),
