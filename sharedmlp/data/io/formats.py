@@ -16,7 +16,7 @@ from sharedmlp.data.io.base import (
     PointArray,
     read_file,
 )
-from sharedmlp.data.io.gltf import check_gltf, read_gltf
+from sharedmlp.data.io.gltf import read_gltf
 from sharedmlp.data.io.obj import read_obj
 from sharedmlp.data.io.off import read_off
 from sharedmlp.data.io.ply import read_ply
@@ -32,8 +32,8 @@ FORMATS: dict[str, Format] = {
     ".ply": Format("mesh", read_ply),
     ".stl": Format("mesh", read_stl),
     ".stl_ascii": Format("mesh", read_stl),
-    ".glb": Format("mesh", read_gltf, check_gltf),
-    ".gltf": Format("mesh", read_gltf, check_gltf),
+    ".glb": Format("mesh", read_gltf),
+    ".gltf": Format("mesh", read_gltf),
     ".npy": Format("cloud", read_npy),
     ".xyz": Format("cloud", read_text),
     ".txt": Format("cloud", read_text, found_in_folders=False),
