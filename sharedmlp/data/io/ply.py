@@ -1,132 +1,32 @@
-"""PLY files: the header, and what the file holds, triangles or points."""
+"""PLY files: triangles, or points if there are no faces."""
 
-import re
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sharedmlp.data.io.base import FormatError, MeshArrays, PointArray
-from sharedmlp.data.io.text import convert_to_utf8, shorten
+from sharedmlp.data.io.base import FormatError, MeshArrays, PointCloud
+from sharedmlp.data.io.ply_body import PlyLists, PlyTable, read_ply_body
+from sharedmlp.data.io.ply_cloud import cloud_from_vertices
+from sharedmlp.data.io.ply_header import parse_ply_header
+from sharedmlp.data.io.polygons import cut_into_triangles, strip_triangles
+from sharedmlp.data.io.text import convert_to_utf8
 
-PlyFormat: TypeAlias = Literal["ascii", "binary_little_endian", "binary_big_endian"]
-
-# NumPy's code of each type, without the order of its bytes.
-_TYPES = {
-    **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
-    **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
-    **{"float": "f4", "double": "f8", "float32": "f4", "float64": "f8"},
-    **{"int64": "i8", "uint64": "u8", "long": "i8", "ulong": "u8"},
-}
-_COUNT = re.compile(r"\d{1,18}")
-# No header has more; a file of other lines ends the search.
-_MOST_HEADER_BYTES = 1 << 20
+_INDEX_NAMES = ("vertex_indices", "vertex_index")
 
 
-class PlyProperty(NamedTuple):
-    """A property of an element.
-
-    Attributes:
-        name: As in the header.
-        dtype: NumPy's code of a value or of a value in the list, as `f4`, without byte order.
-        size_dtype: That of the list's length; None for a single value.
-    """
-
-    name: str
-    dtype: str
-    size_dtype: str | None = None
-
-
-class PlyElement(NamedTuple):
-    """An element: `count` records of the same properties."""
-
-    name: str
-    count: int
-    properties: tuple[PlyProperty, ...]
-
-
-class PlyHeader(NamedTuple):
-    """The header of a PLY file.
-
-    Attributes:
-        format: Of the body.
-        elements: In the order of the body.
-        offset: The byte where the body begins, after the line end of `end_header`.
-        num_lines: The lines of the header, for messages that name a line.
-    """
-
-    format: PlyFormat
-    elements: tuple[PlyElement, ...]
-    offset: int
-    num_lines: int
-
-
-def parse_ply_header(content: bytes) -> PlyHeader:
-    r"""Read the header of a PLY file.
-
-    Args:
-        content: The bytes of the file, of text in UTF-16 after `convert_to_utf8`. Lines end in
-            `\n`, `\r\n` or `\r`, as the first one does.
-
-    Raises:
-        FormatError: If it is no header of PLY 1.0; the message names the line.
-    """
-    start = re.match(rb"ply[ \t]*(\r\n|\n|\r)", content)
-    if start is None:
-        raise FormatError(f"line 1: expected 'ply', found {shorten(_first_line(content))}")
-    line_end, position, number = start[1], start.end(), 1
-    file_format: PlyFormat | None = None
-    elements: list[PlyElement] = []
-    names: set[str] = set()
-    while True:
-        number += 1
-        stop = content.find(line_end, position, _MOST_HEADER_BYTES)
-        if stop < 0:
-            raise FormatError(f"the header does not end: no line 'end_header' up to line {number}")
-        line = content[position:stop].decode("ascii", errors="replace").strip()
-        position = stop + len(line_end)
-        words = line.split()
-        if line == "end_header":
-            break
-        match words:
-            case [] | ["comment" | "obj_info", *_]:
-                pass
-            case ["format", name, _] if name in get_args(PlyFormat):
-                file_format = name  # type: ignore[assignment]  # one of its values
-            case ["element", name, count] if _COUNT.fullmatch(count) and name not in names:
-                elements.append(PlyElement(name, int(count), ()))
-                names.add(name)
-            case ["property", *rest] if elements and (new := _parse_property(rest)) is not None:
-                last = elements[-1]
-                if any(new.name == old.name for old in last.properties):
-                    raise FormatError(f"line {number}: a second property {new.name!r}")
-                elements[-1] = last._replace(properties=(*last.properties, new))
-            case _:
-                raise FormatError(
-                    f"line {number}: expected 'format', 'element NAME COUNT', 'property TYPE NAME' "
-                    f"or 'end_header' of PLY, found {shorten(line)}"
-                )
-    if file_format is None:
-        raise FormatError("the header has no line 'format'")
-    return PlyHeader(file_format, tuple(elements), position, number)
-
-
-def read_ply(path: Path, content: bytes) -> MeshArrays | PointArray:
+def read_ply(path: Path, content: bytes) -> MeshArrays | PointCloud:
     """Read the triangles of a PLY file, or its points if it has no faces.
 
     Read are ASCII and both binary forms, properties of any type, faces of any sizes and triangle
     strips.
 
     Returns:
-        The mesh, or (N, 3) points or, if the file has them, (N, 6) with normals.
+        The mesh, or the points with what else the file says of them.
 
     Raises:
         FormatError: If the content is not what the header says.
     """
-    # Here, as the body's reader needs the classes above.
-    from sharedmlp.data.io.ply_body import read_ply_body
-    from sharedmlp.data.io.ply_faces import ply_triangles
-
     content = convert_to_utf8(content)
     header = parse_ply_header(content)
     tables = read_ply_body(content, header)
@@ -136,23 +36,28 @@ def read_ply(path: Path, content: bytes) -> MeshArrays | PointArray:
     missing = [name for name in "xyz" if not isinstance(vertices.get(name), np.ndarray)]
     if missing:
         raise FormatError(f"its vertices have no property {missing[0]!r}")
-    faces = ply_triangles(tables, vertices)
-    names = ["x", "y", "z"]
-    if faces is None and {"nx", "ny", "nz"} <= vertices.keys():
-        names += ["nx", "ny", "nz"]
-    points = np.stack([np.asarray(vertices[name], dtype=np.float64) for name in names], axis=1)
-    return points if faces is None else MeshArrays(points, faces)
+    points = _stack(vertices, ("x", "y", "z"))
+    counts = {element.name: element.count for element in header.elements}
+    parts = []
+    if counts.get("face"):
+        parts.append(cut_into_triangles(points, *_find_indices(tables, "face")))
+    if counts.get("tristrips"):
+        parts.append(strip_triangles(*_find_indices(tables, "tristrips")))
+    if parts:
+        return MeshArrays(points, np.concatenate(parts))
+    return cloud_from_vertices(vertices, header)
 
 
-def _parse_property(words: list[str]) -> PlyProperty | None:
-    match words:
-        case ["list", size, value, name] if size in _TYPES and value in _TYPES:
-            code = _TYPES[size]
-            return None if code.startswith("f") else PlyProperty(name, _TYPES[value], code)
-        case [value, name] if value in _TYPES:
-            return PlyProperty(name, _TYPES[value])
-    return None
+def _stack(table: PlyTable, names: tuple[str, ...]) -> NDArray[np.float64]:
+    return np.stack([np.asarray(table[name], dtype=np.float64) for name in names], axis=1)
 
 
-def _first_line(content: bytes) -> str:
-    return re.split(rb"[\r\n]", content[:200], maxsplit=1)[0].decode("ascii", errors="replace")
+def _find_indices(tables: dict[str, PlyTable], element: str) -> PlyLists:
+    """Return the vertex numbers of an element."""
+    for name in _INDEX_NAMES:
+        indices = tables[element].get(name)
+        if isinstance(indices, PlyLists) and indices.values.dtype.kind in "iu":
+            return indices
+    raise FormatError(
+        f"its element {element!r} has no property 'vertex_indices', a list of integers"
+    )
