@@ -25,6 +25,7 @@ from sharedmlp.train import (
 )
 from sharedmlp.train.callbacks.prediction_writer import PredictionWriter
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
+from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
     ExtensibleCLI,
     add_callback,
@@ -173,6 +174,13 @@ class SharedMLPCLI(ExtensibleCLI):
         """Remember whether anything is to be written at all, and write checkpoints in one step."""
         self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
         replace_checkpoint_io(self.trainer, AtomicCheckpointIO())
+
+    def before_fit(self) -> None:
+        """Check that the splits are there that are used, up to a test at the end."""
+        wanted: list[Split] = ["train"]
+        if self.config.fit.test_after_fit:
+            wanted.append("test")
+        self.datamodule.check_splits(*wanted)
 
     def after_fit(self) -> None:
         """Test the best checkpoint if that was asked for, and print what was written."""

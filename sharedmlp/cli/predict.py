@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,8 @@ def run(args: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, help="a CSV file for all probabilities")
     options = parser.parse_args(args)
     files = find_cloud_files(options.paths)
+    for folder in options.paths:
+        _print_left_out(folder, files)
     model = load_network(parser, options.ckpt_path)
     class_names, width = model.metadata["class_names"], longest_name(files)
     table = None
@@ -80,6 +83,21 @@ def run(args: Sequence[str]) -> None:
     if options.output and len(failures) < len(files):
         print(f"predictions  {options.output}")
     exit_if_failed(failures, files)
+
+
+def _print_left_out(folder: Path, files: Sequence[Path]) -> None:
+    """Count the files of a folder that are not classified, by their suffix."""
+    taken = set(files)
+    others = Counter(
+        path.suffix.lower() or "no suffix"
+        for path in sorted(folder.rglob("*"))
+        if path not in taken
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+        print(f"{folder}: {others.total()} left out: {kinds}", file=sys.stderr)
 
 
 @contextmanager

@@ -2,11 +2,19 @@
 
 from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
-from sharedmlp.data.errors import DataError
-from sharedmlp.data.hdf5 import read_hdf5, read_hdf5_class_names
-from sharedmlp.data.io.base import MeshReadError
-from sharedmlp.data.io.cloud import find_cloud_files, read_cloud, turn_up_axis
+from sharedmlp.data.errors import DataError, MissingDataError
+from sharedmlp.data.folder_scan import SPLITS
+from sharedmlp.data.hdf5 import is_hdf5_set, read_hdf5, read_hdf5_class_names
+from sharedmlp.data.io.base import MeshReadError, PointCloud
+from sharedmlp.data.io.cloud import (
+    FEATURE_CHANNELS,
+    find_cloud_files,
+    load_cloud,
+    read_cloud,
+    turn_up_axis,
+)
 from sharedmlp.data.io.mesh import read_mesh
+from sharedmlp.data.layouts import Layout, check_classes, recognize_layout, summarize_left_out
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
 from sharedmlp.data.modelnet40_normals import (
@@ -14,6 +22,7 @@ from sharedmlp.data.modelnet40_normals import (
     prepare_modelnet40_normals,
     read_modelnet40_normals_class_names,
 )
+from sharedmlp.data.preprocessing import file_up_axis, match_preprocessing
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
 from sharedmlp.data.splits import stratified_split
@@ -29,14 +38,19 @@ from sharedmlp.data.transforms import (
 )
 
 __all__ = [
+    "FEATURE_CHANNELS",
     "MODELNETS",
     "SHAPE_CLASSES",
+    "SPLITS",
     "TERMS",
     "Compose",
     "DataError",
     "DownloadError",
+    "Layout",
     "MeshReadError",
     "MeshTreeError",
+    "MissingDataError",
+    "PointCloud",
     "PointCloudDataset",
     "PointCloudStore",
     "RandomFlip",
@@ -46,11 +60,16 @@ __all__ = [
     "RandomScale",
     "RandomTranslation",
     "are_normalized",
+    "check_classes",
     "fetch_modelnet",
+    "file_up_axis",
     "find_class_names",
     "find_cloud_files",
     "identity_collate",
+    "is_hdf5_set",
     "is_modelnet40_normals",
+    "load_cloud",
+    "match_preprocessing",
     "normalize_points",
     "prepare_mesh_tree",
     "prepare_modelnet40_normals",
@@ -59,8 +78,10 @@ __all__ = [
     "read_hdf5_class_names",
     "read_mesh",
     "read_modelnet40_normals_class_names",
+    "recognize_layout",
     "sample_points",
     "stratified_split",
+    "summarize_left_out",
     "turn_up_axis",
     "write_shapes",
 ]

@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.cache import CacheEntry, cache_key, open_cache, write_cache
 from sharedmlp.data.errors import DataError
+from sharedmlp.data.folder_scan import SPLITS
 from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.cores import usable_cores
 
-SPLITS = ("train", "test")
 _CACHE_FOLDER = ".sharedmlp_cache"
 # Starting processes costs more than reading a handful of files.
 _FEW_FILES = 16
+_MOST_NAMED = 3
 
 
 class MeshTreeError(DataError):
     """Raised when files of a tree cannot be used, and going on without them is not possible.
 
     Attributes:
-        failures: `"path: reason"` of every one of them.
+        failures: `"path: reason"` of every one of them; the message names the first ones.
     """
 
     def __init__(self, message: str, failures: tuple[str, ...]) -> None:
@@ -37,7 +38,9 @@ class MeshTreeError(DataError):
         self.failures = failures
 
     def __str__(self) -> str:
-        return "\n  ".join([str(self.args[0]), *self.failures])
+        some = "; ".join(self.failures[:_MOST_NAMED])
+        more = len(self.failures) - _MOST_NAMED
+        return f"{self.args[0]} {some}" + (f"; and {more} more" if more > 0 else "")
 
 
 class Source(NamedTuple):
@@ -50,10 +53,10 @@ class Source(NamedTuple):
 
 
 class SampledFile(NamedTuple):
-    """The cloud of a source, points (P, C); or None and the reason."""
+    """The cloud of a source, points (P, C), maybe with a note; or None and the reason."""
 
     points: NDArray[np.float32] | None
-    reason: str = ""
+    reason: str = ""  # of points: a note
     transient: bool = False  # the file could not be opened: may work next time
 
 
@@ -66,16 +69,25 @@ def failed_file(path: Path, reason: str) -> SampledFile:
     return SampledFile(None, reason)
 
 
+def find_cache_folder(root: Path, cache_dir: str | Path | None) -> Path:
+    """Return where the caches of a set are kept: a folder of its own, if no other is named."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    # A list of the splits that were drawn lies beside the caches of its set.
+    return root if root.name == _CACHE_FOLDER else root / _CACHE_FOLDER
+
+
 def check_store(split: str, pool_size: int) -> None:
     """Check what a store is asked for, before anything is looked for on the disk.
 
     Raises:
-        ValueError: If the split is none, or no point would be kept.
+        ValueError: If the split is none.
+        DataError: If no point would be kept.
     """
     if split not in SPLITS:
-        raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
+        raise ValueError(f"expected the split 'train', 'val' or 'test', got {split!r}")
     if pool_size < 1:
-        raise ValueError(f"pool_size has to be 1 or more, got {pool_size}")
+        raise DataError(f"pool_size has to be 1 or more, got {pool_size}")
 
 
 def build_store(
@@ -98,14 +110,14 @@ def build_store(
 
     Args:
         root: Where the sources are.
-        split: "train" or "test".
+        split: "train", "val" or "test".
         sources: The files, in the order of the clouds.
         make: Makes the cloud of a file; sent to other processes, and given nothing but the file.
         kind: What the files are, in the plural, for messages.
         settings: All that `make` depends on, JSON-able; part of the cache's key.
         cloud_shape: (P, C) of every cloud.
         class_names: The classes.
-        ignored: Entries beside the sources that a build warns of.
+        ignored: What else is at the root, in words; a build warns of it.
         cache_dir: Where caches are kept; None for `<root>/.sharedmlp_cache`.
         num_workers: Number of processes: None for one a core, 0 or 1 for no further one.
         strict: Whether a file that cannot be used is an error.
@@ -120,16 +132,11 @@ def build_store(
         OSError: If the cache cannot be written.
     """
     key = cache_key({"sources": sources, "class_names": class_names, **settings})
-    folder = Path(cache_dir) if cache_dir is not None else root / _CACHE_FOLDER
-    directory = folder / f"{split}-{key[:24]}"
+    directory = find_cache_folder(root, cache_dir) / f"{split}-{key[:24]}"
     pool = open_cache(directory, key)
     if pool is None:
         if ignored:
-            warnings.warn(
-                f"{root} ({split}): {len(ignored)} entries are no {kind} or class folders that "
-                f"can be read here and are ignored: {', '.join(ignored)}",
-                stacklevel=3,
-            )
+            warnings.warn(f"{root}: left out: {'; '.join(ignored)}", stacklevel=3)
         results = _make_all(
             make, sources, _resolve_workers(num_workers), f"{split} {kind}", progress
         )
@@ -141,6 +148,12 @@ def build_store(
             raise MeshTreeError(f"{count} cannot be used:", pool.failures)
         listing = "\n  ".join(pool.failures)
         warnings.warn(f"{count} cannot be used and are left out:\n  {listing}", stacklevel=3)
+    if pool.notes:
+        warnings.warn(
+            f"{len(pool.notes)} of {len(sources)} {split} {kind} in {root} are used as they can "
+            f"be, the first is {pool.notes[0]}",
+            stacklevel=3,
+        )
     return pool
 
 

@@ -34,12 +34,12 @@ _POINTS, _INDEX = "points.npy", "index.json"
 # A build writes all the time; one that has not for an hour was killed.
 _ABANDONED_SECONDS = 3600
 _ATTEMPTS = 5  # if other processes repair the same cache at the same time
-_UNFINISHED = re.compile(r"\.(?:train|test)-[0-9a-f]{24}-[0-9a-f]{32}(?:-damaged)?")
+_UNFINISHED = re.compile(r"\.(?:train|val|test)-[0-9a-f]{24}-[0-9a-f]{32}(?:-damaged)?")
 _log = logging.getLogger(__name__)
 
 
 class CacheEntry(NamedTuple):
-    """One file of a split: its points (P, C), or None and the reason."""
+    """One file of a split: its points (P, C), maybe with a note, or None and the reason."""
 
     name: str
     label: int
@@ -85,6 +85,7 @@ def open_cache(directory: Path, key: str) -> PointCloudStore | None:
             names=tuple(index["names"]),
             class_names=tuple(index["class_names"]),
             failures=tuple(index["failures"]),
+            notes=tuple(index.get("notes", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("The point cache %s is damaged (%s) and will be built anew.", directory, error)
@@ -173,6 +174,7 @@ def _write_files(
     names: list[str] = []
     labels: list[int] = []
     failures: list[str] = []
+    notes: list[str] = []
     with (folder / _POINTS).open("wb") as file:
         # How many meshes can be read is known at the end. NumPy pads the header so that the
         # first axis may grow, so the final header fits into its place.
@@ -184,6 +186,8 @@ def _write_files(
             if points.shape != cloud_shape or points.dtype != np.float32:
                 raise ValueError(f"{name}: got {points.dtype} {points.shape}, not {cloud_shape}")
             file.write(points.tobytes())
+            if reason:
+                notes.append(f"{name}: {reason}")
             names.append(name)
             labels.append(label)
         size = file.tell()
@@ -200,6 +204,7 @@ def _write_files(
         "names": names,
         "labels": labels,
         "failures": failures,
+        "notes": notes,
     }
     with (folder / _INDEX).open("w", encoding="utf-8") as text_file:
         json.dump({**index, "index_crc32": _checksum_index(index)}, text_file)

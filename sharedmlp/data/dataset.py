@@ -1,6 +1,6 @@
 """The data set: a view of a store that draws the points of each cloud."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sharedmlp.data.errors import DataError
 from sharedmlp.data.store import PointCloudStore
 
 T = TypeVar("T")
@@ -36,8 +37,12 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
             worker process. False takes the same random subset always.
         seed: Seeds the draws.
 
+    Attributes:
+        transform: Applied to points (B, N, C) after they are drawn, if not None.
+
     Raises:
-        ValueError: If `num_points` or an index does not fit the store.
+        DataError: If `num_points` does not fit the store.
+        ValueError: If an index does not.
     """
 
     def __init__(
@@ -51,9 +56,9 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         pool_size = pool.points.shape[1]
         if not 1 <= num_points <= pool_size:
-            raise ValueError(
+            raise DataError(
                 f"expected num_points from 1 to {pool_size}, the points of a cloud in the pool, "
-                f"got {num_points}; for more, prepare the meshes with a larger pool_size"
+                f"got {num_points}; for more, sample the files with a larger pool_size"
             )
         chosen = np.arange(len(pool)) if indices is None else np.array(indices, dtype=np.int64)
         if chosen.ndim != 1 or (
@@ -68,6 +73,7 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         self.indices = chosen
         self.resample = resample
         self.seed = seed
+        self.transform: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
         # Not the first N: nothing says that their order is random.
         rng = np.random.default_rng(_entropy(seed))
         self._columns = np.sort(rng.choice(pool_size, num_points, replace=False))
@@ -112,11 +118,15 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         for draw, row in zip(draws, rows, strict=True):
             rng = np.random.default_rng(_entropy(self.seed, number, int(row)))
             draw[:] = rng.choice(pool_size, self.num_points, replace=False, shuffle=False)
-        return torch.from_numpy(np.array(self.pool.points[rows[:, None], draws]))
+        return self._read(rows, draws)
 
     def _fixed(self, rows: NDArray[np.int64]) -> Tensor:
+        return self._read(rows, self._columns)
+
+    def _read(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Tensor:
         # np.array: a copy in memory, also if the store is memory-mapped and read-only.
-        return torch.from_numpy(np.array(self.pool.points[rows[:, None], self._columns]))
+        points = np.array(self.pool.points[rows[:, None], columns])
+        return torch.from_numpy(points if self.transform is None else self.transform(points))
 
 
 def _entropy(*values: int) -> list[int]:

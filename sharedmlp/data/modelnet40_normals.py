@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.build import SampledFile, Source, build_store, check_store, failed_file
-from sharedmlp.data.errors import DataError
+from sharedmlp.data.errors import DataError, MissingDataError
 from sharedmlp.data.io.base import MeshReadError, read_file
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.name_list import read_names
@@ -47,7 +47,7 @@ def read_modelnet40_normals_class_names(
     """Return the class names of a subset, in the order of its labels.
 
     Raises:
-        FileNotFoundError: If their file is missing.
+        MissingDataError: If their file is missing.
         DataError: If it is empty.
         ValueError: If there is no such subset.
     """
@@ -90,13 +90,15 @@ def prepare_modelnet40_normals(
         The store of (n, P, C) points, memory-mapped.
 
     Raises:
-        FileNotFoundError: If a list or a cloud that it names is missing.
+        MissingDataError: If a list or a cloud that it names is missing.
         DataError: If a list does not fit the classes.
         ValueError: If an argument is out of range.
         MeshTreeError: If no cloud can be used, if a file cannot be opened at all, or, with
             `strict`, if any file cannot be used; it lists all of them.
         OSError: If the cache cannot be written.
     """
+    if split not in ("train", "test"):
+        raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
     check_store(split, pool_size)
     root = Path(root)
     class_names = read_modelnet40_normals_class_names(root, subset)
@@ -191,7 +193,7 @@ def _find_sources(root: Path, listing: Path, class_names: tuple[str, ...]) -> li
             continue
         sources.append(Source(name, labels[class_name], stat.st_size, stat.st_mtime_ns))
     if missing:
-        raise FileNotFoundError(
+        raise MissingDataError(
             f"{root}: {len(missing)} of {len(names)} clouds that {listing.name} names are "
             f"missing, the first is {missing[0]}: unpack the set again; {_LAYOUT}"
         )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sharedmlp.data.errors import DataError
+from sharedmlp.data.errors import DataError, MissingDataError
 
 
 def read_names(path: Path, layout: str) -> list[str]:
@@ -13,11 +13,11 @@ def read_names(path: Path, layout: str) -> list[str]:
         layout: What the set has to look like; ends the message of an error.
 
     Raises:
-        FileNotFoundError: If the file is missing.
+        MissingDataError: If the file is missing.
         DataError: If it is empty or no text.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {layout}")
+        raise MissingDataError(f"{path} is missing; {layout}")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:

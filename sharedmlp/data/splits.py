@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sharedmlp.data.errors import DataError
+
 
 def stratified_split(
     labels: ArrayLike, fraction: float, seed: int
@@ -20,13 +22,14 @@ def stratified_split(
         The positions of the first part (train) and of the second (validation), each ascending.
 
     Raises:
-        ValueError: If the fraction is outside [0, 1) or the labels are not one-dimensional.
+        DataError: If the fraction is outside [0, 1).
+        ValueError: If the labels are not one-dimensional.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise ValueError(f"expected labels of shape (n,), got {labels.shape}")
     if not 0 <= fraction < 1:
-        raise ValueError(f"expected a fraction of at least 0 and below 1, got {fraction}")
+        raise DataError(f"expected a fraction of at least 0 and below 1, got {fraction}")
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), dtype=bool)
     for value in np.unique(labels):

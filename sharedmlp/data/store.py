@@ -21,6 +21,7 @@ class PointCloudStore:
             and the row.
         class_names: The classes in the order of their labels.
         failures: `"path: reason"` of every mesh that could not be read and is not in the store.
+        notes: `"path: note"` of what is in the store but not as expected.
     """
 
     points: NDArray[np.float32]
@@ -28,6 +29,7 @@ class PointCloudStore:
     names: tuple[str, ...]
     class_names: tuple[str, ...]
     failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.points.ndim != 3 or self.points.dtype != np.float32:

@@ -8,11 +8,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharedmlp.data import MeshReadError, normalize_points, read_cloud, turn_up_axis
+from sharedmlp.data import (
+    MeshReadError,
+    file_up_axis,
+    normalize_points,
+    read_cloud,
+    turn_up_axis,
+)
 from sharedmlp.models import PointCloudModel
 
 # If a network does not say how many points its clouds had.
 _NUM_POINTS = 1024
+# If it does not say what a point has besides its coordinates.
+_FEATURES = {3: (), 6: ("normals",)}
 # As many clouds go through the network at once.
 _BATCH_SIZE = 32
 
@@ -27,35 +35,41 @@ def read_network_cloud(
     are in the file).
 
     Args:
-        model: The network; of six channels the last three are normals.
+        model: The network; `metadata["features"]` names what a point has besides its
+            coordinates. If it does not say, the last three of six channels are normals.
         path: A mesh or a file of points (`sharedmlp.data.read_cloud`).
         seed: Of the points that are drawn; the file's name plays no part.
         up_axis: The axis that points up in the file, to be turned to the network's
-            `metadata["up_axis"]`. None turns nothing.
+            `metadata["up_axis"]`; None turns nothing. glTF has y up whatever is given, and is
+            turned if the network knows its up axis.
 
     Returns:
         `(N, in_channels)`, in the dtype of the network's parameters.
 
     Raises:
         MeshReadError: If the file cannot be read.
-        ValueError: If the network takes anything but coordinates and normals, or does not know its
-            up axis while one is given.
+        ValueError: If the network takes more than three channels and does not say which, or does
+            not know its up axis while one is given.
     """
-    if model.in_channels not in (3, 6):
+    metadata = model.metadata
+    features = metadata.get("features", _FEATURES.get(model.in_channels))
+    if features is None:
         raise ValueError(
             "files give x, y, z and normals: expected a network of 3 or 6 channels, got "
             f"{model.in_channels}"
         )
-    num_points = model.metadata.get("num_points", _NUM_POINTS)
-    points = read_cloud(path, num_points, seed=seed, normals=model.in_channels == 6)
-    if up_axis is not None:
-        if "up_axis" not in model.metadata:
-            raise ValueError(
-                "the network does not know which axis points up in the clouds that it was trained "
-                "on (metadata['up_axis']): leave the up axis of the files out"
-            )
-        points = turn_up_axis(points, up_axis, model.metadata["up_axis"])
-    normalized = model.metadata.get("scale") == "unit sphere"
+    num_points = metadata.get("num_points", _NUM_POINTS)
+    points = read_cloud(path, num_points, seed=seed, features=features)
+    if up_axis is not None and "up_axis" not in metadata:
+        raise ValueError(
+            "the network does not know which axis points up in the clouds that it was trained "
+            "on (metadata['up_axis']): leave the up axis of the files out"
+        )
+    target = metadata.get("up_axis")
+    source = (file_up_axis(path) or up_axis) if target is not None else None
+    if source is not None and target is not None:
+        points = turn_up_axis(points, source, target, features=features)
+    normalized = metadata.get("scale") == "unit sphere"
     cloud = torch.from_numpy(normalize_points(points) if normalized else points)
     return cloud.to(next(model.parameters()))
 

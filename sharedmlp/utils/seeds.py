@@ -24,5 +24,5 @@ def generator_for_name(seed: int, name: str) -> np.random.Generator:
         seed: Any integer.
         name: The name of the item, such as a file's path below its root.
     """
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))

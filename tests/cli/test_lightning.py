@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -154,8 +155,9 @@ def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypa
         ["predicted box", "true sphere", "sphere_0.off"],
     ]
     assert torch.equal(torch.stack(clouds), torch.stack([seen[3], seen[6]]))
-    assert options["up_axis"] == "y"
-    printed = capsys.readouterr().out
+    assert options["up_axis"] == "z"  # the network's, to which the clouds were turned
+    printed, told = capsys.readouterr()
+    assert "the clouds have y up and the network was trained with z up: they are turned" in told
     for name, suffix in (("misclassified", ".png"), ("misclassified, to turn", ".html")):
         path = newest_run() / f"misclassified{suffix}"
         assert f"2 of 6 {name}" in printed
@@ -360,6 +362,30 @@ def test_a_set_without_test_split_says_what_to_do(tmp_path, monkeypatch, capsys)
     assert "sharedmlp validate" in str(error.value.code)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.root", "no_test", "--test_after_fit", "true"], "no_test has no test split: meas"),
+        (["--data.root", "no_test", "--data.num_points", "99"], "num_points from 1 to 16"),
+    ],
+)
+def test_data_that_does_not_fit_is_one_line_before_training(
+    tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "no_test", train=2, test=1)
+    for name in CLASSES:
+        shutil.rmtree(tmp_path / "no_test" / name / "test")
+    monkeypatch.setattr(ClassificationTask, "training_step", lambda *_: pytest.fail("trained"))
+    options = ["--data", "MeshTreeDataModule", "--data.pool_size", "16", "--data.num_points", "8"]
+    options += ["--trainer.logger", "false", "--trainer.accelerator", "cpu"]
+    with pytest.raises(SystemExit) as error:
+        main(["fit", *options, *arguments])
+    assert str(error.value.code).startswith("sharedmlp: error: ")
+    assert message in str(error.value.code)
+    assert "\n" not in str(error.value.code)
+
+
 def test_data_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = write_hdf5(tmp_path / "set", pool_size=32)
@@ -433,7 +459,7 @@ def test_the_cache_goes_where_it_is_told(tmp_path, monkeypatch):
     main(["prepare", str(root), "--pool_size", "32", "--cache_dir", str(cache)])
     assert any(cache.iterdir())
     assert not (root / ".sharedmlp_cache").exists()
-    monkeypatch.setattr("sharedmlp.data.mesh_tree.read_mesh", None)  # nothing is read again
+    monkeypatch.setattr("sharedmlp.data.mesh_tree.read_cloud", None)  # nothing is read again
     data = MeshTreeDataModule(str(root), pool_size=32, cache_dir=str(cache))
     assert len(data.open_split("train")) == 6
 

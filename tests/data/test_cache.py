@@ -138,7 +138,7 @@ def test_vanished_meshes_are_seen(tree, monkeypatch):
     assert prepare(tree).class_names == ("a",)
     np.testing.assert_array_equal(first.points, expected)  # of those who have it open
     shutil.rmtree(tree / "a")
-    with pytest.raises(ValueError, match="no class folder"):
+    with pytest.raises(ValueError, match="holds nothing"):
         prepare(tree)
 
 

@@ -12,14 +12,17 @@ import trimesh
 from torch.utils.data import DataLoader
 
 from sharedmlp.data import (
+    DataError,
     MeshTreeError,
     PointCloudDataset,
+    are_normalized,
     find_class_names,
     identity_collate,
     mesh_tree,
     normalize_points,
     prepare_mesh_tree,
     read_mesh,
+    recognize_layout,
 )
 
 from .io.meshes import TETRAHEDRON, write_tree
@@ -45,10 +48,10 @@ def no_reading(monkeypatch):
     """A call makes every further attempt to read a mesh fail."""
 
     def forbid():
-        def read(path):
+        def read(path, *args, **options):
             raise AssertionError(f"{path} was read")
 
-        monkeypatch.setattr(mesh_tree, "read_mesh", read)
+        monkeypatch.setattr(mesh_tree, "read_cloud", read)
 
     return forbid
 
@@ -89,7 +92,7 @@ def test_equal_meshes_give_different_clouds(tree):
 
 
 def test_points_lie_on_their_own_mesh(tree):
-    pool = prepare(tree, normals=True, pool_size=4000)
+    pool = prepare(tree, features=["normals"], pool_size=4000)
     assert pool.points.shape == (6, 4000, 6)
     for name, cloud in zip(pool.names, pool.points, strict=True):
         mesh = read_mesh(tree / name)
@@ -172,19 +175,19 @@ def test_a_change_of_the_sources_means_another_cache(tree, change):
     elif change == "new file":
         shutil.copy(path, path.with_name("b_0009.off"))
     elif change == "new class":
-        (tree / "0" / "test").mkdir(parents=True)  # shifts the labels of all others
+        shutil.copytree(tree / "a", tree / "0")  # shifts the labels of all others
     elif change == "last class":
-        (tree / "z" / "test").mkdir(parents=True)  # shifts nothing, but counts
+        shutil.copytree(tree / "b" / "test", tree / "z" / "test")  # shifts nothing, but counts
     elif change == "new name":
         path.rename(path.with_name("c.off"))
     pool = prepare(tree)
     assert len(caches(tree)) == 2
     assert pool.class_names == find_class_names(tree)
-    assert set(pool.labels) == ({1, 2} if change == "new class" else {0, 1})
+    assert set(pool.labels) == ({0, 1, 2} if change == "new class" else {0, 1})
     assert ("b/train/c.off" in pool.names) == (change == "new name")
 
 
-@pytest.mark.parametrize("option", [{"pool_size": 33}, {"normals": True}, {"seed": 1}])
+@pytest.mark.parametrize("option", [{"pool_size": 33}, {"features": ["normals"]}, {"seed": 1}])
 def test_other_settings_mean_another_cache(tree, option):
     first, second = prepare(tree), prepare(tree, **option)
     assert len(caches(tree)) == 2
@@ -258,7 +261,7 @@ def test_a_place_that_cannot_be_written_is_named_with_the_remedy(tree, tmp_path,
 
 def test_bad_files_are_left_out_and_named_by_every_call(bad_tree, no_reading):
     for attempt in range(2):
-        with pytest.warns(UserWarning, match="2 of 6 train meshes") as caught:
+        with pytest.warns(UserWarning, match="2 of 6 train files") as caught:
             pool = prepare(bad_tree)
         assert all(failure in str(caught[0].message) for failure in BAD_FILES)
         assert pool.failures == BAD_FILES
@@ -279,7 +282,7 @@ def test_without_its_bad_files_a_tree_is_quiet(bad_tree):
 
 def test_strict_lists_every_bad_file(bad_tree):
     for _ in range(2):
-        with pytest.raises(MeshTreeError, match="2 of 6 train meshes") as caught:
+        with pytest.raises(MeshTreeError, match="2 of 6 train files") as caught:
             prepare(bad_tree, strict=True)
         assert caught.value.failures == BAD_FILES
         assert all(failure in str(caught.value) for failure in BAD_FILES)
@@ -289,23 +292,23 @@ def test_strict_lists_every_bad_file(bad_tree):
 def test_a_split_of_bad_files_only_is_an_error(tree):
     for path in tree.glob("*/test/*.off"):
         path.write_text("")
-    with pytest.raises(MeshTreeError, match="4 of 4 test meshes"):
+    with pytest.raises(MeshTreeError, match="4 of 4 test files"):
         prepare(tree, "test")
 
 
 def test_a_file_that_cannot_be_opened_is_not_cached_as_bad(bad_tree, monkeypatch):
     gone = bad_tree / "b" / "train" / "b_0000.off"
     content, stat = gone.read_bytes(), gone.stat()
-    original = mesh_tree._find_sources
+    original = recognize_layout
 
-    def find_and_lose(*args):
-        found = original(*args)
+    def find_and_lose(*args, **options):
+        found = original(*args, **options)
         gone.unlink()
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(mesh_tree, "_find_sources", find_and_lose)
-        with pytest.raises(MeshTreeError, match="1 of 6 train meshes cannot be opened") as caught:
+        patch.setattr(mesh_tree, "recognize_layout", find_and_lose)
+        with pytest.raises(MeshTreeError, match="1 of 6 train files cannot be opened") as caught:
             prepare(bad_tree)
     assert len(caught.value.failures) == 1
     assert caches(bad_tree) == []
@@ -321,10 +324,12 @@ def test_what_is_no_mesh_is_ignored_aloud(tree):
     (tree / "a" / "train" / ".hidden.off").write_text("")
     (tree / "spelled" / "Train").mkdir(parents=True)
     (tree / "README").write_text("")
-    with pytest.warns(UserWarning, match="3 entries") as caught:
+    with pytest.warns(UserWarning, match="left out") as caught:
         pool = prepare(tree)
-    for entry in ("a/train/notes.txt", "a/train/folder", "spelled/"):
-        assert entry in str(caught[0].message)
+    assert str(caught[0].message) == (
+        f"{tree}: left out: 1 in no class folder (README); 1 .txt beside .off (a/train/notes.txt); "
+        "1 class folder without files (spelled/)"
+    )
     assert len(pool) == 6
     assert pool.class_names == ("a", "b")
 
@@ -344,19 +349,19 @@ def test_a_class_may_lack_a_split(tree):
 
 
 def test_wrong_layouts_and_arguments(tree, tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing is no folder; expected <root>/<class>"):
+    with pytest.raises(FileNotFoundError, match="missing is no folder, nor a CSV file; expected"):
         prepare(tmp_path / "missing")
-    with pytest.raises(ValueError, match=r"no class folder; .* found the folders \['tree'\]"):
+    with pytest.raises(DataError, match=r"holds one folder, tree: .* name .*/tree itself"):
         prepare(tmp_path)
-    with pytest.raises(ValueError, match="'train' or 'test', got 'val'"):
-        prepare(tree, "val")
+    with pytest.raises(ValueError, match="'train', 'val' or 'test', got 'both'"):
+        prepare(tree, "both")
     with pytest.raises(ValueError, match="pool_size has to be 1 or more"):
         prepare(tree, pool_size=0)
     with pytest.raises(ValueError, match="num_workers has to be 0 or more"):
         prepare(tree, num_workers=-1)
     for path in tree.glob("*/test/*.off"):
         path.unlink()
-    with pytest.raises(ValueError, match="no mesh in any test folder"):
+    with pytest.raises(ValueError, match="has no test split"):
         prepare(tree, "test")
 
 
@@ -364,7 +369,7 @@ def test_the_progress_bar_can_be_hidden(tree, capfd):
     prepare(tree, progress=False)
     assert capfd.readouterr().err == ""
     prepare(tree, "test", progress=True)
-    assert "sampling test meshes: 100%" in capfd.readouterr().err
+    assert "sampling test files: 100%" in capfd.readouterr().err
 
 
 def die(source, **options):
@@ -389,3 +394,81 @@ def test_ten_thousand_meshes_open_in_under_a_second(tmp_path):
     pool = prepare(tree, pool_size=4)
     assert time.perf_counter() - start < 1
     assert len(pool) == 10000
+
+
+def write_clouds(root, count=6, **columns):
+    """Text with names of columns; the clouds of class b are higher."""
+    names = ["x", "y", "z", *columns]
+    for index, name in enumerate(("a", "b")):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            rng = np.random.default_rng(10 * index + number)
+            points = rng.normal(size=(40, 3)) * [1, 1, 1 + index]
+            table = np.concatenate([points, *(np.full((40, 1), c) for c in columns.values())], 1)
+            text = "\n".join(" ".join(map(str, row)) for row in table)
+            (root / name / f"{number}.xyz").write_text(f"{' '.join(names)}\n{text}\n")
+    return root
+
+
+def test_clouds_are_drawn_from_as_meshes_are(tmp_path):
+    root = write_clouds(tmp_path / "set", red=255, green=0, blue=51)
+    pool = prepare(root, features=["colors"])
+    assert pool.points.shape == (10, 32, 6)
+    assert pool.class_names == ("a", "b")
+    np.testing.assert_allclose(pool.points[..., 3:], np.broadcast_to([1, 0, 0.2], (10, 32, 3)))
+    expected = normalize_points(np.loadtxt(root / pool.names[0], skiprows=1)[:, :3])
+    assert np.linalg.norm(pool.points[0, :, :3]) == pytest.approx(
+        np.linalg.norm(expected[:32]), rel=0.3
+    )
+    assert are_normalized(pool.points)
+    with pytest.raises(MeshTreeError, match=r"10 of 10 .*: a/0\.xyz: has no normals") as caught:
+        prepare(root, features=["normals"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cloud_of_few_points_has_some_of_them_twice(tmp_path):
+    root = write_clouds(tmp_path / "set")
+    for _ in range(2):  # built, and opened
+        with pytest.warns(UserWarning, match=r"10 of 10 .*: 40 points, of which some are repeated"):
+            pool = prepare(root, pool_size=64)
+        assert len(pool.notes) == 10
+        assert are_normalized(pool.points)
+        assert {len(np.unique(cloud, axis=0)) for cloud in pool.points} == {40}
+
+
+def test_splits_that_are_drawn_are_written_and_can_be_the_root(tmp_path, recwarn):
+    root = write_clouds(tmp_path / "set")
+    pools = {split: prepare(root, split) for split in ("train", "test")}
+    listing = root / ".sharedmlp_cache" / "set-split-seed0.csv"
+    assert listing.read_text().splitlines()[0] == "path,label,split"
+    for split, pool in pools.items():
+        again = prepare(listing, split)
+        names = [f"../{name}" for name in pool.names]
+        assert (list(again.names), again.labels.tolist()) == (names, pool.labels.tolist())
+    assert not recwarn.list
+    (root / "a" / "0.xyz").rename(root / "a" / "new.xyz")
+    with pytest.warns(UserWarning, match="the splits are drawn anew"):
+        prepare(root)
+
+
+def test_gltf_is_turned_to_the_axis_of_the_set(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "train").mkdir(parents=True)
+        mesh = trimesh.creation.box((1, 2, 8))  # y is up in the file: 2
+        mesh.export(tmp_path / name / "train" / "box.glb")
+        mesh.export(tmp_path / name / "train" / "other.ply")
+    for up_axis, extents in (("z", (1, 8, 2)), ("y", (1, 2, 8)), ("x", (2, 1, 8))):
+        pool = prepare(tmp_path, up_axis=up_axis, pool_size=500)
+        sizes = dict(zip(pool.names, np.ptp(pool.points, axis=1), strict=True))
+        for name, expected in (("a/train/box.glb", extents), ("a/train/other.ply", (1, 2, 8))):
+            found = 8 * sizes[name] / sizes[name].max()
+            np.testing.assert_allclose(found, expected, atol=0.2, err_msg=f"{up_axis} {name}")
+    assert len(caches(tmp_path)) == 3
+
+
+def test_a_validation_folder_is_a_split(tree):
+    assert len(prepare(tree)) == 6
+    for name in ("a", "b"):
+        shutil.copytree(tree / name / "test", tree / name / "val")
+    assert prepare(tree, "val").names[0] == "a/val/a_0000.off"
+    assert len(prepare(tree)) == 6

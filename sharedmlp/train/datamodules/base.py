@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sharedmlp.data import (
+    FEATURE_CHANNELS,
     Compose,
     DataError,
+    MissingDataError,
     PointCloudDataset,
     PointCloudStore,
     RandomFlip,
@@ -20,11 +22,11 @@ from sharedmlp.data import (
     RandomRotation,
     RandomScale,
     RandomTranslation,
-    are_normalized,
     identity_collate,
     stratified_split,
 )
 from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
+from sharedmlp.train.datamodules.matching import seem_normalized
 from sharedmlp.train.lightning_internals import (
     next_epoch,
     run_seed,
@@ -37,14 +39,15 @@ from sharedmlp.utils.seeds import derive_seed
 # The clouds of a batch: "points" (B, N, C), "label" and "index" (B,); "copies" is a list of further
 # points (B, N, C) to vote on in a test.
 Batch = dict[str, Any]
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
 _VOTE_SCALE = RandomScale(0.8, 1.25, anisotropic=True)
 
 
 class PointCloudDataModule(pl.LightningDataModule):
     """The base of the data modules; a subclass knows where its clouds come from.
 
-    Validation clouds are carved out of the training split. The test split is opened by `test` and
+    Validation clouds are those of the validation split, or, if the data has none, carved out of the
+    training split. The test split is opened by `test` and
     `predict` alone. Everything drawn depends on `seed` (which clouds validate, which points
     evaluation sees) or on the seed of the run and the epoch (order, points and augmentations in
     training), never on the number of workers or on an interruption.
@@ -52,7 +55,8 @@ class PointCloudDataModule(pl.LightningDataModule):
     Args:
         num_points: The number of points in a cloud, at most as many as the data holds for one.
         batch_size: The number of clouds in a batch of one process.
-        val_fraction: The share of each class of the training split that validates, in (0, 1).
+        val_fraction: The share of each class of the training split that validates, in (0, 1), if
+            the data has no validation split.
         seed: The seed of the validation split and of the points that evaluation sees.
         num_workers: The number of processes that load batches; 0 for the main process, which is
             fast enough for clouds in memory.
@@ -102,6 +106,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.seed = seed
         self.num_workers = num_workers
+        self.up_axis = up_axis
         self.preprocessing: dict[str, Any] = {"num_points": num_points, "up_axis": up_axis}
         transforms: list[Any] = []
         if point_dropout:
@@ -126,37 +131,68 @@ class PointCloudDataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What a point has besides its coordinates, by name, of `FEATURE_CHANNELS`."""
+        return ()
+
+    @property
     def in_channels(self) -> int:
-        """The number of channels of a point."""
-        return 3
+        """The number of channels of a point: its coordinates and features."""
+        return 3 + sum(FEATURE_CHANNELS[name] for name in self.features)
+
+    def has_split(self, split: Split) -> bool:
+        """Return whether the data has a split, without reading it."""
+        return split != "val"
 
     def open_split(self, split: Split) -> PointCloudStore:
         """Read a split, preparing it first if necessary."""
         raise NotImplementedError
 
+    def check_splits(self, *splits: Split) -> None:
+        """Check that the data has splits, before anything is trained.
+
+        Raises:
+            DataError: If one is missing; it says what to do.
+        """
+        for split in splits:
+            if not self.has_split(split):
+                advice = (
+                    "measure with `sharedmlp validate`, on clouds carved out of the training split"
+                    if split == "test"
+                    else "name data with one by --data.root"
+                )
+                root = getattr(self, "root", "the data")
+                raise MissingDataError(f"{root} has no {split} split: {advice}")
+
     def setup(self, stage: str) -> None:
         """Open the split that `stage` needs.
 
         Raises:
-            DataError: If the split is empty, or no cloud is left to validate on.
+            DataError: If the split is missing or empty, or no cloud is left to validate on.
         """
-        split: Split = "test" if stage in ("test", "predict") else "train"
-        pool = self.open_split(split)
-        if len(pool) == 0:
-            raise DataError(f"the {split} split has no clouds: name data with some by --data.root")
-        if split == "test":
-            self.datasets["test"] = self._dataset(pool, None, resample=False)
+        self.preprocessing["up_axis"] = self.up_axis
+        if self.features:
+            self.preprocessing["features"] = list(self.features)
+        if stage in ("test", "predict"):
+            self.datasets["test"] = self._dataset(self._open("test"), None, resample=False)
             return
-        train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
-        if len(val) == 0:
-            raise DataError(
-                f"val_fraction={self.val_fraction} of {len(pool)} training clouds leaves none to "
-                "validate on, and the best checkpoint is chosen by validation: raise val_fraction"
-            )
-        if are_normalized(pool.points[:: max(1, len(pool) // 256)]):
+        pool = self._open("train")
+        if self.has_split("val"):
+            train, val = None, None
+            val_pool = self._open("val")
+        else:
+            train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
+            val_pool = pool
+            if len(val) == 0:
+                raise DataError(
+                    f"val_fraction={self.val_fraction} of {len(pool)} training clouds leaves none "
+                    "to validate on, and the best checkpoint is chosen by validation: raise "
+                    "val_fraction"
+                )
+        if seem_normalized(pool):
             self.preprocessing |= {"center": "mean", "scale": "unit sphere"}
         self.datasets["train"] = self._dataset(pool, train, resample=True)
-        self.datasets["val"] = self._dataset(pool, val, resample=False)
+        self.datasets["val"] = self._dataset(val_pool, val, resample=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Load shuffled training clouds."""
@@ -209,6 +245,13 @@ class PointCloudDataModule(pl.LightningDataModule):
         points = self.datasets["test"].draw(indices, number).to(batch["points"])
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
         return _VOTE_SCALE(points, generator)
+
+    def _open(self, split: Split) -> PointCloudStore:
+        self.check_splits(split)
+        pool = self.open_split(split)
+        if len(pool) == 0:
+            raise DataError(f"the {split} split has no clouds: name data with some by --data.root")
+        return pool
 
     def _dataset(self, pool: PointCloudStore, indices: Any, *, resample: bool) -> PointCloudDataset:
         return PointCloudDataset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from sharedmlp.data import (
+    DataError,
     PointCloudStore,
     prepare_modelnet40_normals,
     read_modelnet40_normals_class_names,
@@ -42,14 +43,21 @@ class ModelNet40NormalsDataModule(MeshTreeDataModule):
         """The lines of the file of names."""
         return list(read_modelnet40_normals_class_names(self.root, self.subset))
 
+    def has_split(self, split: Split) -> bool:
+        """Return whether there is a list of the split's clouds."""
+        return (self.root / f"{self.subset}_{split}.txt").is_file()
+
     def open_split(self, split: Split) -> PointCloudStore:
         """Open the cache of a split, parsing the text first if it is missing or stale."""
+        if set(self.features) - {"normals"}:
+            raise DataError(f"these clouds have normals alone, got the features {self.features}")
+        assert split != "val"  # there is none
         return prepare_modelnet40_normals(
             self.root,
             split,
             subset=self.subset,
             pool_size=self.pool_size,
-            normals=self.normals,
+            normals=bool(self.features),
             seed=self.seed,
             cache_dir=self.cache_dir,
         )

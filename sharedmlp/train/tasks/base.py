@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from sharedmlp.data import DataError
+from sharedmlp.models.saved import read_metadata
+from sharedmlp.train.datamodules.base import PointCloudDataModule
+from sharedmlp.train.datamodules.matching import match_clouds
 from sharedmlp.train.finite_checks import check_finite_loss, check_finite_weights
 from sharedmlp.train.lightning_internals import (
     attached_datamodule,
@@ -247,18 +251,56 @@ class BaseTask(pl.LightningModule):
         trained = checkpoint.get("hyper_parameters", {}).get("class_names")
         own = self.hparams.get("class_names")
         if trained is not None and own is not None and list(trained) != list(own):
+            if sorted(trained) == sorted(own):
+                label = next(n for n, (a, b) in enumerate(zip(trained, own, strict=True)) if a != b)
+                raise DataError(
+                    f"the checkpoint was trained on the {len(own)} classes in another order: "
+                    f"the label {label} was {trained[label]!r} and is {own[label]!r} in the data; "
+                    "give the data the order of the checkpoint"
+                )
             raise DataError(
                 f"the checkpoint was trained on the {len(trained)} classes {list(trained)}, "
                 f"but the data has the {len(own)} classes {list(own)}: "
                 "point --data.root at data with the same classes, or train on this data"
             )
+        self._check_channels(checkpoint)
         trainer = attached_trainer(self)
         if trainer is None:
             return
+        self._match_clouds(trainer, checkpoint)
         if is_fitting(trainer):
             adapt_checkpoint(checkpoint, self.make_optimizer())
             complete_epoch(checkpoint)
         keep_best_checkpoint(checkpoint, trainer)
+
+    def _check_channels(self, checkpoint: dict[str, Any]) -> None:
+        trained = checkpoint.get("hyper_parameters", {}).get("in_channels")
+        own = self.hparams.get("in_channels")
+        if trained is not None and own is not None and trained != own:
+            raise DataError(
+                f"the checkpoint takes points of {trained} channels, and the data gives {own}: "
+                "choose what a point has by --data.features, such as normals"
+            )
+
+    def _match_clouds(self, trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+        """Make the clouds of an evaluation like those that the network was trained on."""
+        datamodule = attached_datamodule(trainer)
+        trained = read_metadata(checkpoint.get("preprocessing", {}))
+        if not isinstance(datamodule, PointCloudDataModule):
+            return
+        if is_fitting(trainer):
+            own = datamodule.preprocessing
+            for name in ("up_axis", "scale", "features"):
+                if trained and own.get(name) != trained.get(name):
+                    raise DataError(
+                        f"a training goes on with data like before: {name} was "
+                        f"{trained.get(name)} and is {own.get(name)}"
+                    )
+            return
+        told = match_clouds(datamodule, trained)
+        if trainer.is_global_zero:
+            for sentence in told:
+                print(sentence, file=sys.stderr)
 
     def _factor(self, step: int) -> float:
         """Return the factor of the learning rate at a step, 1 before training runs."""

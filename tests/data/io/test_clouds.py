@@ -5,6 +5,7 @@ from sharedmlp.data import MeshReadError, find_cloud_files, read_cloud, turn_up_
 from tests.data.io.meshes import TETRAHEDRON, TWO_TRIANGLES
 
 POINTS = np.random.default_rng(0).normal(size=(50, 6))
+POINTS[:, 3:] /= np.linalg.norm(POINTS[:, 3:], axis=1, keepdims=True)
 
 
 def write(path, points):
@@ -67,7 +68,7 @@ def claim(shape):
         ("a.npy", np.array([[1, 2, 1e39]]), r"point 0 \(from 0\) is not finite in float32"),
         ("a.txt", b"", r"got \(0, 3\)"),
         ("a.txt", b"\n \n", r"got \(0, 3\)"),
-        ("a.txt", b"x y z\n1 2 3\n", "holds no array of numbers"),
+        ("a.txt", b"a b c\n1 2 3\n", "holds no array of numbers"),
         ("a.txt", b"1 2 3\n1 2\n", "holds no array of numbers"),
         ("a.txt", b"1 2 inf\n", r"point 0 \(from 0\) is not finite"),
         ("a.txt", b"\xff\xfe\x00", "holds no array of numbers"),
@@ -96,7 +97,7 @@ def test_a_missing_file_is_a_reason_too(tmp_path, name):
 
 def test_normals_of_points_have_to_be_there(tmp_path):
     path = write(tmp_path / "a.npy", POINTS[:, :3])
-    with pytest.raises(MeshReadError, match=r"\(N, 6 or more\), got \(50, 3\)"):
+    with pytest.raises(MeshReadError, match="has no normals"):
         read_cloud(path, 8, seed=0, normals=True)
 
 
