@@ -11,6 +11,7 @@ import numpy as np
 
 from sharedmlp.data.io.base import FormatError, PointArray, PointCloud
 from sharedmlp.data.io.fields import cloud_from_fields
+from sharedmlp.data.io.laz_chunks import check_laz_chunks
 from sharedmlp.utils.optional_imports import require_modules
 
 _CHUNK_BYTES = 1 << 22
@@ -58,12 +59,16 @@ def read_las(path: Path, content: bytes) -> PointCloud:
                     f"its header promises {count} points of {size} bytes: the file of "
                     f"{len(content)} bytes is cut short or its count is wrong"
                 )
+            if header.are_points_compressed:
+                record = header.vlrs[header.vlrs.index("LasZipVlr")].record_data
+                check_laz_chunks(content, header.offset_to_point_data, record)
             found = 0
             for points in reader.chunk_iterator(max(1, _CHUNK_BYTES // size)):
                 found += len(points)
                 names = {name.lower(): name for name in points.point_format.dimension_names}
                 for name in ("x", "y", "z"):
-                    columns.setdefault(name, []).append(np.asarray(getattr(points, name)))
+                    with np.errstate(over="ignore"):  # of a damaged scale; refused afterwards
+                        columns.setdefault(name, []).append(np.asarray(getattr(points, name)))
                 for name in (*_DIMENSIONS, *_NORMALS):
                     if name in names:
                         column = np.asarray(points[names[name]])

@@ -1,6 +1,8 @@
-import contextlib
 import io
 import struct
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -102,17 +104,56 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, case, capfd):
     assert not any(capfd.readouterr())
 
 
-def test_damaged_files_are_refused_or_read(tmp_path):
+def test_many_chunks(tmp_path):
+    """The chunks of LAZ have 50,000 points."""
     path = tmp_path / "a.laz"
-    rng = np.random.default_rng(1)
-    for content in (LAS, LAZ):
-        for _ in range(150):
-            damaged = bytearray(content)
-            for place in rng.integers(0, len(content), size=3):
-                damaged[place] = rng.integers(0, 256)
-            path.write_bytes(damaged[: rng.integers(1, len(content) + 1)])
+    points = np.random.default_rng(2).normal(size=(120_000, 3)).round(3)
+    for point_format in (1, 7):
+        las = laspy.create(point_format=point_format)
+        las.header.scales = [0.001] * 3
+        las.x, las.y, las.z = points.T
+        las.write(path)
+        np.testing.assert_allclose(load_cloud(path).points, points, rtol=0, atol=1e-4)
+
+
+def damage(files, rng):
+    """Write over a few bytes, mostly of the header, and maybe cut the end off."""
+    content = bytearray(files[rng.integers(len(files))])
+    most = len(content) if rng.random() < 0.3 else 700
+    for _ in range(rng.integers(1, 4)):
+        start, length = rng.integers(most), rng.choice([1, 1, 2, 4, 8])
+        values = [0, 1, 127, 255, rng.integers(256)]
+        content[start : start + length] = bytes(rng.choice(values, size=length).tolist())
+    return content if rng.random() < 0.8 else content[: rng.integers(1, len(content))]
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damaged_files_are_refused_or_read(tmp_path, count):
+    """Whatever they promise: lazrs would end the process if there is not so much memory."""
+    code = f"""
+        import contextlib, resource, sys
+        import numpy as np
+        from tests.data.io.test_las import damage, load_cloud, make_las, MeshReadError
+        files = [make_las()[0], make_las(3, extra=("NormalX",))[0]]
+        files += [make_las(f, compress=True, version="1.4")[0] for f in (0, 3, 6, 7)]
+        rng = np.random.default_rng(0)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000,) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, ({count // 50 + 60},) * 2)
+        path = {str(tmp_path / "a.laz")!r}
+        for _ in range({count}):
+            with open(path, "wb") as file:
+                file.write(damage(files, rng))
             with contextlib.suppress(MeshReadError):
                 load_cloud(path)
+        print("done")
+    """
+    if not sys.platform.startswith("linux"):
+        pytest.skip("limits of memory are Linux's")
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=900
+    )
+    assert result.stdout == "done\n", result.stderr[-2000:]
 
 
 @pytest.mark.parametrize("module", ["laspy", "lazrs"])
