@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,16 @@ def cloud_from_fields(fields: Mapping[str, PointArray]) -> PointCloud:
         if array is not None and len(array) != len(points):
             raise FormatError(f"has {len(array)} {name} for {len(points)} points")
     return cloud
+
+
+def restore_integers(values: PointArray, dtype: np.dtype[Any]) -> PointArray:
+    """Return numbers of text in the integer type that a header names, if they are of that type."""
+    if dtype.kind not in "iu" or values.dtype.kind != "f" or values.size == 0:
+        return values
+    bounds = np.iinfo(dtype)
+    fitting = (values >= bounds.min) & (values <= bounds.max) & (values == np.floor(values))
+    # Beyond 2**53 a float64 may round to more than the type holds.
+    return values.astype(dtype) if fitting.all() and np.abs(values).max() < 2**53 else values
 
 
 def _take_scalars(
