@@ -368,15 +368,16 @@ def test_the_gradient_goes_to_the_first_of_equal_neighbors(kind, dtype, monkeypa
 
 def test_an_infinite_gradient_stays_out_of_what_a_relu_switches_off():
     ones = torch.ones(2, 1, 3)
-    leaves = [-ones, ones * 0.5, ones[0, 0].clone(), ones[0, 0] * 0]
-    for leaf in leaves:
-        leaf.requires_grad_()
+    a, b = (-ones).requires_grad_(), (ones * 0.5).requires_grad_()
+    scale, shift = ones[0, 0].clone().requires_grad_(), torch.zeros(3, requires_grad=True)
     gradient = torch.full((2, 1, 3), torch.inf)
-    scaled_activation(*leaves, Activation("relu")).backward(gradient)
-    assert all(torch.equal(leaf.grad, torch.zeros_like(leaf)) for leaf in leaves)
-    a, b = leaves[0].detach().requires_grad_(), leaves[1].detach().requires_grad_()
-    pair_rows(a, b, torch.zeros(2, 1, 1, dtype=torch.int64), 0.0).backward(gradient[:, :, None])
-    assert torch.equal(a.grad, torch.zeros_like(a))
+    leaves = (a, b, scale, shift)
+    scaled = scaled_activation(a, b, scale, shift, Activation("relu"))
+    for found in torch.autograd.grad(scaled, leaves, gradient):
+        assert torch.equal(found, torch.zeros_like(found))
+    rows = pair_rows(a, b, torch.zeros(2, 1, 1, dtype=torch.int64), 0.0)
+    for found in torch.autograd.grad(rows, (a, b), gradient[:, :, None]):
+        assert torch.equal(found, torch.zeros_like(found))
 
 
 @pytest.mark.parametrize("num_sources", [5, 2**16, 2**16 + 9])

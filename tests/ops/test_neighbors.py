@@ -323,7 +323,7 @@ def test_products_are_as_near_as_they_say(dtype, kind, scale):
 def test_candidates_are_found_in_float32_and_only_doubts_in_float64(monkeypatch):
     """The fast path runs for an ordinary cloud, and few pairs are computed again."""
     dtypes, pairs = [], []
-    search, exact = nearest._search, nearest.squared_distances
+    search, exact = nearest._search, distances.squared_distances
     monkeypatch.setattr(nearest, "_search", lambda *a: dtypes.append(a[3]) or search(*a))
     monkeypatch.setattr(
         nearest, "squared_distances", lambda a, b: pairs.append(len(a)) or exact(a, b)

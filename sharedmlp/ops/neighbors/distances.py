@@ -67,7 +67,8 @@ class Products(NamedTuple):
         center = points.mean(1, keepdim=True)  # any point near them serves: the error is smaller
         points, queries = points - center, queries - center
         of_points, of_queries = (torch.linalg.vecdot(x, x)[..., None] for x in (points, queries))
-        scale, underflow = torch.ones_like(center[..., :1]), 1e-300
+        scale = torch.ones_like(center[..., :1])
+        underflow = torch.full_like(scale, 1e-300)
         if dtype == torch.float32:
             largest = torch.maximum(of_points.amax(1), of_queries.amax(1)).clamp_(min=1e-300)
             scale = largest.rsqrt_()[..., None]

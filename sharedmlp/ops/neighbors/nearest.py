@@ -162,7 +162,8 @@ def _bound_kth(distances: Tensor, k: int) -> Tensor:
     groups = -(-_GROUPS * k // _GROUPS_STEP) * _GROUPS_STEP
     size = distances.shape[-1] // groups
     if size > 1:
-        distances = distances[..., : size * groups].unflatten(-1, (size, groups)).amin(-2)
+        grouped = distances[..., : size * groups]
+        distances = grouped.view(*grouped.shape[:-1], size, groups).amin(-2)
     if distances.device.type != "cpu":
         return distances.kthvalue(k, keepdim=True).values
     return torch.from_numpy(np.partition(distances.numpy(), k - 1, axis=-1)[..., k - 1 : k])
