@@ -24,6 +24,7 @@ from torch import Tensor, distributed
 
 from sharedmlp.ops.cpu.neighborhoods import neighbor_max, neighbor_moments, winning_positions
 from sharedmlp.ops.cpu.pair_rows import pair_rows
+from sharedmlp.ops.cpu.product import product
 from sharedmlp.ops.cpu.scaled_activation import scaled_activation
 from sharedmlp.ops.gate import result_dtype_of
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
@@ -191,16 +192,16 @@ class _Ends(NamedTuple):
         center, _ = fold(layer._replace(weight=self.pairs.center))
         # the offset as a weight of one channel, whose input is 1
         offset, shift = fold(layer._replace(weight=self.offset[:, None]))
-        b = self.centers @ center.t() + (offset[:, 0] + shift)
-        return self.sources @ source.t(), b
+        b = product(self.centers, center) + (offset[:, 0] + shift)
+        return product(self.sources, source), b
 
     def products(self, sign: Tensor) -> tuple[Tensor, Tensor]:
         """Return a `(B, N, D)` and b `(B, Q, D)`, with a sign for each channel.
 
         What is the same for all pairs, the offset and the bias, drops out with their mean.
         """
-        a = self.sources @ (self.pairs.source * sign[:, None]).t()
-        return a, self.centers @ (self.pairs.center * sign[:, None]).t()
+        a = product(self.sources, self.pairs.source * sign[:, None])
+        return a, product(self.centers, self.pairs.center * sign[:, None])
 
     def normalize(
         self, norm: BatchNorm, sign: Tensor, mean: Tensor, second_moment: Tensor, count: int

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.cpu.sums import MomentSums, PartialSums, moment_gradients
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.tiles import split_rows
@@ -75,7 +76,7 @@ def _moments_backward(ctx: Any, of_mean: Tensor, of_second: Tensor) -> tuple[Ten
 def _moments_gradient_forward(
     rows: Tensor, center: Tensor, offset: Tensor, matrix: Tensor
 ) -> Tensor:
-    of_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    of_rows = empty_large(rows, *rows.shape)
     chunks = split_rows(rows)
 
     def worker(numbers: Iterator[int]) -> None:
@@ -93,7 +94,7 @@ def _layer_forward(
     rows: Tensor, input_center: Tensor, weight: Tensor, bias: Tensor, center: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     layer = FoldedLinear(input_center, weight, bias)
-    y = rows.new_empty(len(rows), len(weight))
+    y = empty_large(rows, len(rows), len(weight))
     chunks = split_rows(rows)
     sums = MomentSums(len(chunks), rows, len(weight))
 
@@ -160,9 +161,7 @@ def _layer_gradient_forward(
     matrix: Tensor | None,
     needs_rows: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_rows = torch.empty_like(
-        rows if needs_rows else rows[:0], memory_format=torch.contiguous_format
-    )
+    of_rows = empty_large(rows, len(rows) if needs_rows else 0, rows.shape[1])
     chunks = split_rows(rows)
     sums = LinearBNReLUGradients(len(chunks), weight)
 

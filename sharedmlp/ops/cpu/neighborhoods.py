@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sharedmlp.ops.cpu.gather import Gather
+from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.gather_rows import gather_rows
@@ -112,7 +113,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_clouds, num_sources, channels = a.shape
     num_centers, num_neighbors = neighbors.shape[1:]
-    values = a.new_empty((num_clouds, num_centers, channels) if largest else (0,))
+    values = empty_large(a, *((num_clouds, num_centers, channels) if largest else (0,)))
     sums = torch.zeros(num_clouds, 2, channels, dtype=torch.float64)
     gather = Gather(a, neighbors)
 
@@ -190,8 +191,8 @@ def _gradient_forward(
     """
     num_sources = a.shape[1]
     num_neighbors = neighbors.shape[2]
-    of_a = torch.zeros_like(a) if b is None else torch.empty_like(a)
-    of_b = torch.empty_like(a[:0] if b is None else b)
+    of_a = torch.zeros_like(a) if b is None else empty_large(a, *a.shape)
+    of_b = empty_large(a, *(b.shape if b is not None else (0,)))
     offset, slope = of_mean / neighbors.numel(), 2 * of_second / neighbors.numel()
     gather = Gather(a, neighbors)
 
@@ -229,7 +230,7 @@ def _gradient_fake(
     of_mean: Tensor,
     of_second: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(a), torch.empty_like(a[:0] if b is None else b)
+    return a.new_empty(a.shape), a.new_empty(b.shape if b is not None else (0,))
 
 
 _gradient = custom_op("neighbor_max_backward", _gradient_forward, _gradient_fake)

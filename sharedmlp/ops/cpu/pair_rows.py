@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.cpu.scaled_activation import leaky_relu_gradient
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.workspace import workspace
@@ -46,7 +47,7 @@ def _formula(neighbors: Tensor, slope: float, a: Tensor, b: Tensor) -> tuple[Ten
 
 
 def _forward(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:
-    rows = a.new_empty(*neighbors.shape, a.shape[2])
+    rows = empty_large(a, *neighbors.shape, a.shape[2])
     tiles = _tiles(neighbors, a.shape[2])
 
     def worker(chunks: Iterator[int]) -> None:
@@ -81,12 +82,13 @@ def _gradient_forward(
     a: Tensor, neighbors: Tensor, rows: Tensor, gradient: Tensor, slope: float
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of a and b: the sums over the pairs of each source and each center."""
-    of_a = torch.zeros_like(a, memory_format=torch.contiguous_format)
-    of_b = a.new_empty(*neighbors.shape[:2], a.shape[2])
+    of_a = empty_large(a, *a.shape)
+    of_b = empty_large(a, *neighbors.shape[:2], a.shape[2])
     tiles = _tiles(neighbors, a.shape[2])
 
     def worker(chunks: Iterator[int]) -> None:
         for cloud in chunks:
+            of_a[cloud].zero_()
             for tile in tiles:
                 received, made = gradient[cloud, tile], rows[cloud, tile]
                 if slope != 1:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.tiles import split_into_chunks
 from sharedmlp.ops.cpu.workspace import workspace
@@ -70,7 +71,7 @@ def _formula(
 
 
 def _forward(first: Tensor, second: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
-    result = torch.empty_like(first, memory_format=torch.contiguous_format)
+    result = empty_large(first, *first.shape)
     chunks = _chunks(first)
 
     def worker(numbers: Iterator[int]) -> None:
@@ -106,7 +107,7 @@ def _gradient_forward(
     first: Tensor, second: Tensor, scale: Tensor, shift: Tensor, gradient: Tensor, slope: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the sum, the scale and the shift."""
-    of_sum = torch.empty_like(first, memory_format=torch.contiguous_format)
+    of_sum = empty_large(first, *first.shape)
     chunks = _chunks(first)
     sums = first.new_zeros(len(chunks), 2, first.shape[1])
 
