@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu import max_mean as kernels
-from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 from sharedmlp.ops.max_mean import max_mean_reasons, plan_max_mean, run_max_mean
 from tests.covering import pairwise
@@ -307,16 +305,3 @@ def test_nothing_of_the_size_of_the_products_is_kept_but_the_products():
         run(make(width=64), random(2, 600, 5).requires_grad_())
     sizes = {t.data_ptr(): t.numel() for t in kept}
     assert sorted(size for size in sizes.values() if size >= 2 * 600 * 64) == [2 * 600 * 64]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_memory_in_huge_pages_is_aligned_and_writable(dtype):
-    like = torch.zeros((), dtype=dtype)
-    for shape in [(0,), (3, 5), (1025, 1025)]:
-        tensor = empty_large(like, *shape)
-        assert tensor.shape == shape
-        assert tensor.dtype == dtype
-        assert tensor.data_ptr() % 64 == 0 or tensor.numel() == 0
-        assert tensor.fill_(2).sum() == 2 * tensor.numel()
-    assert kernels._num_parts(512) == 1
-    assert kernels._num_parts(513) == 2
