@@ -40,10 +40,7 @@ from sharedmlp.ops.statistics import (
 
 def max_mean_reasons(layer: PointwiseTensors) -> list[str]:
     """Say why a layer cannot be fused with the max and the mean after it; empty if it can."""
-    reasons = []
-    if layer.weight.device.type != "cpu":
-        reasons.append("it is not on a CPU")
-    reasons += dtype_reasons(layer)
+    reasons = dtype_reasons(layer)
     slope = layer.activation.slope
     if slope is None:
         reasons.append(f"its activation {layer.activation.label} is not a ReLU or leaky ReLU")
@@ -66,8 +63,9 @@ def plan_max_mean(
         must: Whether to choose a path that does not pay, too.
     """
     last = layers[-1]
-    on_cpu = last.weight.device.type == "cpu"
-    if on_cpu and not torch.is_grad_enabled() and all(map(can_fold, layers)):
+    if last.weight.device.type != "cpu":
+        return Plan("plain", (), ("it is not on a CPU",))
+    if not torch.is_grad_enabled() and all(map(can_fold, layers)):
         plan = Plan("fold", tuple(layers))
     else:
         reasons = max_mean_reasons(last)
@@ -132,7 +130,7 @@ def _fused(layer: PointwiseTensors, clouds: Tensor) -> Tensor | None:
         if norm is not None and moments:
             mean = sign * statistics.mean + layer.weight @ center
             mean = mean if layer.bias is None else mean + layer.bias
-            update_norm(norm, mean, statistics.variance, statistics.count)
+            update_norm(norm, mean, statistics.variance, statistics.num_points)
     maxima, weighted, mean, second = with_gradients(
         clouds, weight, center, found, weighted, threshold, slope, moments=moments
     )
@@ -148,12 +146,12 @@ class _Statistics(NamedTuple):
     Attributes:
         mean: `(D,)`.
         variance: `(D,)`.
-        count: `(1,)`, how many points of all processes these are of.
+        num_points: `(1,)`, over how many points of all processes.
     """
 
     mean: Tensor
     variance: Tensor
-    count: Tensor
+    num_points: Tensor
 
 
 def _statistics(

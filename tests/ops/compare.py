@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool, TNet
+from sharedmlp.layers import SharedMLPMaxMeanPool
 from tests.formula import randomize
 from tests.tolerances import assert_close
 
@@ -13,6 +14,7 @@ WIDTHS = [3, 6, 9]
 LAYERS = {
     "mlp": lambda **options: SharedMLP(WIDTHS, **options),
     "pool": lambda **options: SharedMLPMaxPool(WIDTHS, **options),
+    "max_mean": lambda **options: SharedMLPMaxMeanPool(WIDTHS, **options),
     "tnet": lambda **options: TNet(3, channels=WIDTHS[1:], hidden_channels=[8], **options),
 }
 # More points than a tile has, so that a path that runs in tiles needs several.

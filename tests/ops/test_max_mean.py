@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu import max_mean as kernels
-from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 from sharedmlp.ops.max_mean import max_mean_reasons, plan_max_mean, run_max_mean
 from tests.covering import pairwise
@@ -190,7 +188,7 @@ def test_a_dead_channel_is_exact():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_gradcheck(norm):
-    layer = make(norm)
+    layer = make(norm, channels=2, width=4)
     # a step of gradcheck would lift a channel of weight zero or 1e-6 over its kink
     if layer.norm is not None:
         with torch.no_grad():
@@ -203,7 +201,7 @@ def test_gradcheck(norm):
             batch_norm = batch_norm._replace(weight=of_norm[0], bias=of_norm[1])
         return run(PointwiseTensors(weight, bias, batch_norm, layer.activation), x)
 
-    inputs = (random(2, 6, 5).requires_grad_(), *leaves(layer))
+    inputs = (random(2, 4, 2).requires_grad_(), *leaves(layer))
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
 
@@ -215,7 +213,8 @@ def test_gradients_of_gradients_are_those_of_the_formula(norm):
         layer, x = make(norm), random(2, 600, 5).requires_grad_()
         tensors = [x, *leaves(layer)]
         first = torch.autograd.grad(function(layer, x).square().sum(), tensors, create_graph=True)
-        results.append(torch.autograd.grad(sum(g.square().sum() for g in first), tensors))
+        total = torch.stack([g.square().sum() for g in first]).sum()
+        results.append(torch.autograd.grad(total, tensors))
     scale = max(map(scale_of, results[1]))
     for found, wanted in zip(*results, strict=True):
         assert_close(found, wanted, kind="fused", scale=scale)
@@ -286,12 +285,13 @@ def test_who_is_declined_and_why():
         "does not keep the order": layer._replace(activation=Activation("leaky_relu", -0.1)),
         "dropout stands between": layer._replace(dropout=True),
         "neither float32 nor float64": layer._replace(weight=layer.weight.bfloat16()),
-        "not on a CPU": layer._replace(weight=layer.weight.detach().to("meta")),
     }
     for message, other in others.items():
         (reason,) = max_mean_reasons(other)
         assert message in reason
         assert plan_max_mean([other], 1, 1, must=True).reasons == (reason,)
+    elsewhere = layer._replace(weight=layer.weight.detach().to("meta"))
+    assert plan_max_mean([elsewhere], 1, 1, must=True).reasons == ("it is not on a CPU",)
 
 
 def test_nothing_of_the_size_of_the_products_is_kept_but_the_products():
@@ -305,16 +305,3 @@ def test_nothing_of_the_size_of_the_products_is_kept_but_the_products():
         run(make(width=64), random(2, 600, 5).requires_grad_())
     sizes = {t.data_ptr(): t.numel() for t in kept}
     assert sorted(size for size in sizes.values() if size >= 2 * 600 * 64) == [2 * 600 * 64]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_memory_in_huge_pages_is_aligned_and_writable(dtype):
-    like = torch.zeros((), dtype=dtype)
-    for shape in [(0,), (3, 5), (1025, 1025)]:
-        tensor = empty_large(like, *shape)
-        assert tensor.shape == shape
-        assert tensor.dtype == dtype
-        assert tensor.data_ptr() % 64 == 0 or tensor.numel() == 0
-        assert tensor.fill_(2).sum() == 2 * tensor.numel()
-    assert kernels._num_parts(512) == 1
-    assert kernels._num_parts(513) == 2

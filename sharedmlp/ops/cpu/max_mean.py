@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.cpu.sums import PartialSums
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.tiles import Tile, split_clouds
@@ -148,7 +147,7 @@ def _products_forward(
     clouds: Tensor, weight: Tensor, center: Tensor, moments: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     num_clouds, num_points, _ = clouds.shape
-    y = empty_large(clouds, num_clouds, num_points, len(weight))
+    y = clouds.new_empty(num_clouds, num_points, len(weight))
     chunks = _tiles(clouds)
     # Of each part of a cloud: then no bit depends on the threads.
     maxima = clouds.new_empty(num_clouds, _num_parts(num_points), len(weight))
@@ -285,7 +284,7 @@ def _gradient_forward(
     twice = of_second * (2 / count)
     if moments:
         below = below + of_mean / count
-    of_clouds = empty_large(clouds, *(clouds.shape if needs_clouds else (0,)))
+    of_clouds = clouds.new_empty(clouds.shape if needs_clouds else (0,))
     chunks = _tiles(clouds)
     of_weight = PartialSums(workspace().weight_sums, len(chunks), weight, *weight.shape)
 
