@@ -42,7 +42,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sharedmlp.layers import SharedMLP, SharedMLPMaxPool
+from sharedmlp.layers import SharedMLPMaxPool
 from sharedmlp.models import PointCloudModel, load_safetensors, save_safetensors
 from sharedmlp.utils.files import atomic_path
 from sharedmlp.utils.optional_imports import require_modules
@@ -107,7 +107,7 @@ def export_model(model: PointCloudModel, path: str | Path, format: str) -> Parit
     model = copy.deepcopy(model).cpu().eval()
     model.metadata = {**model.metadata, "in_channels": model.in_channels}
     for module in model.modules():
-        if isinstance(module, SharedMLP):
+        if "fused" in vars(module):
             module.fused = False  # the plain operations are recorded, also of one that must fuse
     exact = copy.deepcopy(model)
     for module in exact.modules():

@@ -13,6 +13,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
+from sharedmlp.ops import torch_internals
+
 
 class Layout(Protocol):
     """The native layout of a backend; G below is the product of all sizes before the points."""
@@ -134,4 +136,6 @@ class ChannelsFirst:
 
     @staticmethod
     def _clouds_first(values: Tensor) -> Tensor:
-        return _move(values, 1, -1).reshape(-1, values.shape[1])
+        values = _move(values, 1, -1).reshape(-1, values.shape[1])
+        # Strides of merged axes are minima of sizes, which torch.export would make bounds of them.
+        return values.contiguous().clone() if torch_internals.is_exporting() else values

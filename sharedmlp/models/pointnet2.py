@@ -59,8 +59,8 @@ class PointNet2(PointCloudClassifier):
     trains with, which is the data's matter.
 
     Radii are in the units of the points: the paper's are for clouds in a sphere of radius 1. Any
-    number of points is fine, and may differ between calls. The network cannot be traced or
-    exported.
+    number of points is fine, and may differ between calls. `torch.export` and ONNX take this
+    network, sampling included, `torch.jit.trace` does not.
 
     Args:
         num_classes: Number of classes; 0 leaves the head out: the output is the global feature.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sharedmlp.ops.disable_compile import disable_compile
+from sharedmlp.ops.neighbors import exported
 from sharedmlp.ops.neighbors.distances import squared_distances, sum_pairwise
+from sharedmlp.ops.neighbors.exported import exported_as
 from sharedmlp.ops.neighbors.farthest import search_farthest
 from sharedmlp.ops.neighbors.inputs import (
     Array,
@@ -26,6 +29,7 @@ from sharedmlp.ops.neighbors.search import search_ball, search_nearest
 _EPSILON = 1e-8
 
 
+@exported_as(exported.k_nearest)
 @disable_compile
 def k_nearest(
     points: Array,
@@ -69,6 +73,7 @@ def k_nearest(
     return to_users(found, points)
 
 
+@exported_as(exported.ball_query)
 @disable_compile
 def ball_query(
     points: Array,
@@ -114,6 +119,7 @@ def ball_query(
     return to_users(found, points)
 
 
+@exported_as(exported.farthest_points)
 @disable_compile
 def farthest_points(
     points: Array,
@@ -156,6 +162,7 @@ def farthest_points(
         return to_users(_sample(rows, clouds, num_samples, start, seed), points)
 
 
+@exported_as(partial(exported.interpolation_weights, epsilon=_EPSILON))
 @disable_compile
 def interpolation_weights(
     points: Array,
