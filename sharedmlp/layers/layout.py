@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from sharedmlp.ops import torch_internals
@@ -137,5 +138,7 @@ class ChannelsFirst:
     @staticmethod
     def _clouds_first(values: Tensor) -> Tensor:
         values = _move(values, 1, -1).reshape(-1, values.shape[1])
-        # Strides of merged axes are minima of sizes, which torch.export would make bounds of them.
-        return values.contiguous().clone() if torch_internals.is_exporting() else values
+        if not torch_internals.is_exporting():
+            return values
+        # The strides of merged axes are minima of sizes, which would become bounds of the sizes.
+        return values.clone(memory_format=torch.contiguous_format)

@@ -47,9 +47,9 @@ class DGCNN(PointCloudClassifier):
     and further features (normals, colors) are only part of the edges.
 
     Any number of points is fine, and may differ between calls; in a cloud of fewer than k the
-    nearest is repeated. `torch.export` and ONNX take this network, `torch.jit.trace` does not. Where
-    two features are almost equally far, rounding decides which is the k-th neighbor: an exported
-    network, whose features are rounded otherwise, now and then takes the other one.
+    nearest is repeated. `torch.export` and ONNX take this network, `torch.jit.trace` does not. Of
+    two features that are almost equally far, rounding decides which is the k-th neighbor: an
+    exported network, whose features are rounded otherwise, now and then takes the other one.
 
     Args:
         num_classes: Number of classes; 0 leaves the head out: the output is the global feature.

@@ -2,8 +2,8 @@
 
 Nothing depends on the values or makes a number of a size, so a recorded search takes any number of
 clouds and of points. Distances are in float64, as in the searches themselves, and in up to eight
-channels the same bits. What differs: in more channels, distances that agree to about 14 digits count
-as ties; the k nearest may take another of several points at the k-th distance than the lowest row
+channels the same bits. What differs: in more channels, distances that agree to about 14 digits are
+ties; the k nearest may take another of several points at the k-th distance than the lowest row
 (ONNX Runtime takes the lowest); memory holds all pairs, 8 bytes each and more; nothing is checked.
 """
 
