@@ -146,6 +146,10 @@ class DGCNN(PointCloudClassifier):
         global_feature = self._pool(edge_features)
         return DGCNNOutput(self.head(global_feature), global_feature, tuple(edge_features))
 
+    def feature_spaces(self, output: DGCNNOutput) -> list[Tensor]:
+        """See `NeighborGraphModel`."""
+        return [features[0] for features in output.edge_features]
+
     def _edge_features(self, points: Tensor) -> list[Tensor]:
         """Return the output `(B, N, D_i)` of each edge convolution."""
         self._check_points(points)

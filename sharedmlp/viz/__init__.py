@@ -4,11 +4,14 @@ from sharedmlp.viz.clouds import plot_clouds
 from sharedmlp.viz.critical import CriticalSets, find_critical_sets
 from sharedmlp.viz.page import clouds_page
 from sharedmlp.viz.plots import plot_benchmark, plot_confusion, plot_runs, save_figure
+from sharedmlp.viz.views import View, find_views
 
 __all__ = [
     "CriticalSets",
+    "View",
     "clouds_page",
     "find_critical_sets",
+    "find_views",
     "plot_benchmark",
     "plot_clouds",
     "plot_confusion",
