@@ -56,7 +56,10 @@ def exported_as(plain: Callable[..., Any]) -> Callable[[Callable[P, R]], Callabl
 
 def k_nearest(points: Tensor, k: int, queries: Tensor | None = None) -> Tensor:
     """Do what `sharedmlp.neighbors.k_nearest` does."""
-    return _nearest(points, points if queries is None else queries, k)[0]
+    distances = _distances(points, points if queries is None else queries)
+    # Columns of no point, for clouds of fewer than k.
+    found = pad(distances, (0, k - 1), value=torch.inf).topk(k, largest=False).indices
+    return torch.where(found < points.shape[-2], found, found[..., :1])
 
 
 def ball_query(points: Tensor, centers: Tensor, radius: float, k: int) -> Tensor:
@@ -92,25 +95,6 @@ def farthest_points(points: Tensor, num_samples: int, *, start: int = 0) -> Tens
     steps = torch.arange(num_samples - 1, device=points.device)
     *_, found = torch_internals.record_scan(step, (remaining, first), steps, (rows,))
     return torch.cat([first[:, None], found.movedim(0, 1)], 1)
-
-
-def interpolation_weights(
-    points: Tensor, centers: Tensor, k: int = 3, *, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """Do what `sharedmlp.neighbors.interpolation_weights` does."""
-    found, distances = _nearest(centers, points, k)
-    weights = 1 / (distances.clamp(min=0) + epsilon)
-    again = found[..., 1:] == found[..., :1]
-    weights = torch.cat([weights[..., :1], weights[..., 1:].masked_fill(again, 0)], -1)
-    return found, (weights / sum_pairwise(weights, -1)[..., None]).to(points.dtype)
-
-
-def _nearest(points: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the rows of the k nearest points and their squared distances, `(..., Q, k)`."""
-    # Columns of no point, for clouds of fewer than k.
-    distances = pad(_distances(points, queries), (0, k - 1), value=torch.inf)
-    nearest, found = distances.topk(k, largest=False)
-    return torch.where(found < points.shape[-2], found, found[..., :1]), nearest
 
 
 def _distances(points: Tensor, queries: Tensor) -> Tensor:

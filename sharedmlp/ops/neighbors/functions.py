@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import torch
@@ -162,7 +161,6 @@ def farthest_points(
         return to_users(_sample(rows, clouds, num_samples, start, seed), points)
 
 
-@exported_as(partial(exported.interpolation_weights, epsilon=_EPSILON))
 @disable_compile
 def interpolation_weights(
     points: Array,
