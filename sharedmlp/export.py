@@ -123,7 +123,9 @@ def export_model(model: PointCloudModel, path: str | Path, format: str) -> Parit
     model.metadata = {**model.metadata, "in_channels": model.in_channels}
     for module in model.modules():
         if "fused" in vars(module):
-            module.fused = False  # the plain operations are recorded, also of one that must fuse
+            vars(module)["fused"] = (
+                False  # the plain operations are recorded, also of one that must fuse
+            )
     exact = copy.deepcopy(model)
     for module in exact.modules():
         if isinstance(module, SharedMLPMaxPool):

@@ -92,11 +92,11 @@ def _critical_views(model: Any, points: Tensor) -> list[View]:
 def _group_views(model: GroupingModel, points: Tensor, point: int) -> list[View]:
     groups = model.neighborhoods(points)
     xyz = points[:, :3]
-    rows = groups.centers.unique()
+    rows = torch.unique(groups.centers)
     distances = (xyz[groups.centers] - xyz[point]).norm(dim=1)
     chosen = int(distances.argmin())
     center = int(groups.centers[chosen])
-    members = groups.neighbors[chosen].unique()
+    members = torch.unique(groups.neighbors[chosen])
     values = torch.full_like(xyz[:, 0], torch.nan)
     values[members] = -(xyz[members] - xyz[center]).norm(dim=1)
     return [

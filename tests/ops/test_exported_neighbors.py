@@ -1,5 +1,7 @@
 """The searches as torch.export records them, against the searches themselves."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -31,12 +33,12 @@ def clouds():
 
 
 def check(network, *, with_ties):
-    """Without ties: of sampling and balls alone, except in the larger random clouds."""
+    """Where ties may go to any row, of the k nearest in the larger random clouds alone."""
     for points in clouds():
         expected = Searches()(points)
         for number, (found, want) in enumerate(zip(network(points), expected, strict=True)):
             assert found.dtype == want.dtype
-            if with_ties or number < 2 or points.shape[1] > 30:
+            if number < (3 if with_ties else 2) or points.shape[1] > 30:
                 assert torch.equal(found, want)
 
 
@@ -56,7 +58,8 @@ def test_onnx_finds_the_same_rows_and_of_ties_the_lowest(program, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path = tmp_path / "searches.onnx"
-    torch.onnx.export(program, verbose=False).save(path)
+    exported: Any = torch.onnx.export(program, verbose=False)
+    exported.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     check(

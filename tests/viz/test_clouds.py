@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,16 +96,20 @@ def test_a_cloud_without_points_is_an_empty_panel(tmp_path):
 
 
 def test_values_color_the_points_and_one_is_marked(tmp_path):
-    options = {"values": [[5.0, np.nan, 9.0], None], "marked": [2, None]}
+    options: Any = {"values": [[5.0, np.nan, 9.0], None], "marked": [2, None]}
     figure = plot_clouds([LINE, HALF], ["a", "b"], **options)
-    colored, gray, marked = figure.axes[0].collections
+    collections: Any = figure.axes[0].collections
+    colored, gray, marked = collections
     np.testing.assert_allclose(colored.get_array(), [5, 9])
     np.testing.assert_allclose(np.stack(gray._offsets3d, axis=1), LINE[1:2])
     np.testing.assert_allclose(np.stack(marked._offsets3d, axis=1), LINE[2:])
-    np.testing.assert_allclose(figure.axes[1].collections[0].get_array(), HALF[:, 2])
+    other: Any = figure.axes[1].collections[0]
+    np.testing.assert_allclose(other.get_array(), HALF[:, 2])
     save_figure(figure, tmp_path / "a.png")
     page = clouds_page([LINE, HALF], ["a", "b"], **options)
-    panels = json.loads(re.search(r"const panels = (\[.*?\])\.map\(", page, re.DOTALL)[1])
+    found = re.search(r"const panels = (\[.*?\])\.map\(", page, re.DOTALL)
+    assert found is not None
+    panels = json.loads(found[1])
     colors = [list(base64.b64decode(panel["colors"])) for panel in panels]
     assert colors == [[0, 255, 254], [0, 254, 127]]
     assert [panel["marked"] for panel in panels] == [2, None]

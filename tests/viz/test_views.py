@@ -37,6 +37,7 @@ def test_of_groups_the_centers_and_the_ball_around_the_nearest(name):
     assert ball.marked is not None
     assert torch.equal(points[ball.marked], nearest)
     distances = (points - nearest).norm(dim=1)
+    assert ball.values is not None
     shown = ~ball.values.isnan()
     inside = (distances < 0.7).nonzero()[:8, 0]  # the largest scale
     assert torch.equal(shown.nonzero()[:, 0], inside)
