@@ -5,6 +5,12 @@ Each is one file, takes any number of clouds and of points, and carries `model.m
 point, `up_axis`, `center` and `scale` of the coordinates). What nobody knows is left out. Points
 are `(B, N, in_channels)` in the parameters' dtype, logits `(B, num_classes)`.
 
+Networks that find neighbors carry the search with them (sharedmlp.ops.neighbors.exported): it needs
+a program with float64, as torch and ONNX Runtime on CPUs and CUDA have it, and memory for the
+distances of all pairs, 8 bytes each. PointNet++ finds the same neighbors as here, its sampling is
+one loop. DGCNN finds neighbors in features, which are rounded otherwise in another program: where
+two points are almost equally far, it now and then takes the other one.
+
 To run `model.onnx` (metadata are strings; those that were none before, in JSON):
 
     session = onnxruntime.InferenceSession("model.onnx")
@@ -42,13 +48,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sharedmlp.layers import SharedMLP, SharedMLPMaxPool
-from sharedmlp.models import PointCloudModel, load_safetensors, save_safetensors
+from sharedmlp.layers import SharedMLPMaxPool
+from sharedmlp.models import (
+    NeighborGraphModel,
+    PointCloudModel,
+    load_safetensors,
+    save_safetensors,
+)
 from sharedmlp.utils.files import atomic_path
 from sharedmlp.utils.optional_imports import require_modules
 
 # Largest difference of two logits, relative to the largest logit, between a file and the network.
 TOLERANCE = 1e-4
+# Of networks that find neighbors in features: of two points that are almost equally far, rounding
+# decides which is the k-th neighbor, and that is seen in the logits.
+NEIGHBOR_TOLERANCE = 1e-2
 
 # Batch size and number of points of the random clouds that both are compared on.
 _SHAPES = ((1, 1024), (2, 1), (3, 77), (8, 2048))
@@ -98,7 +112,8 @@ def export_model(model: PointCloudModel, path: str | Path, format: str) -> Parit
         How far the file, read and run again, is from the network.
 
     Raises:
-        ExportError: If that is more than `TOLERANCE`.
+        ExportError: If that is more than `TOLERANCE`, or `NEIGHBOR_TOLERANCE` of a
+            `NeighborGraphModel`.
         ImportError: If the format needs a package that is not installed.
         ValueError: If the format is unknown, or is safetensors and the network not registered.
     """
@@ -107,8 +122,10 @@ def export_model(model: PointCloudModel, path: str | Path, format: str) -> Parit
     model = copy.deepcopy(model).cpu().eval()
     model.metadata = {**model.metadata, "in_channels": model.in_channels}
     for module in model.modules():
-        if isinstance(module, SharedMLP):
-            module.fused = False  # the plain operations are recorded, also of one that must fuse
+        if "fused" in vars(module):
+            vars(module)["fused"] = (
+                False  # the plain operations are recorded, also of one that must fuse
+            )
     exact = copy.deepcopy(model)
     for module in exact.modules():
         if isinstance(module, SharedMLPMaxPool):
@@ -118,9 +135,10 @@ def export_model(model: PointCloudModel, path: str | Path, format: str) -> Parit
         with torch.no_grad(), _quiet():
             FORMATS[format].write(model, partial)
             parity = _compare(exact, FORMATS[format].open(partial))
-        if not parity.max_difference <= TOLERANCE:  # nor NaN
+        allowed = NEIGHBOR_TOLERANCE if isinstance(model, NeighborGraphModel) else TOLERANCE
+        if not parity.max_difference <= allowed:  # nor NaN
             raise ExportError(
-                f"{path} is not written: as {format}, {parity}, and {TOLERANCE:.0e} is allowed"
+                f"{path} is not written: as {format}, {parity}, and {allowed:.0e} is allowed"
             )
     return parity
 

@@ -14,8 +14,9 @@ The lowest bits of each make room for its row, and NumPy's partition selects the
 integers: 2.5 ms for 1,024 x 1,024 pairs where argpartition took 6 and topk 18 (one thread, AVX2).
 Distances too close to tell apart are computed exactly, for the few queries that have any. Memory
 is bounded by a tile, the points and the answer. Large clouds in up to 8 dimensions are split into
-leaves of a k-d tree, of which only the near ones are searched. None of this can be traced or
-exported: torch.jit.trace gets an error instead of constants.
+leaves of a k-d tree, of which only the near ones are searched. `torch.export` records plain
+operations for the same rows (sharedmlp.ops.neighbors.exported), without batch vectors and not for
+interpolation_weights; torch.jit.trace gets an error instead of constants.
 
 What was weighed against it: scipy's k-d tree, several times faster for 200,000 points in 3
 dimensions (3 s where this takes 6 to 11 on a busy core), but slower from 8 dimensions on (1,024

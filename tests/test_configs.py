@@ -19,10 +19,15 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "quickstart": lambda root: None,  # makes its own
     "modelnet10": write_hdf5,
     "modelnet40": write_hdf5,
+    "modelnet40_dgcnn": write_hdf5,
+    "modelnet40_pointnet2": write_hdf5,
     "pointnet_paper": write_hdf5,
     "mesh_folder": write_tree,
     "modelnet40_normals": partial(write_set, train=10, num_points=10_000),
 }
+# Of networks that find neighbors a step on a whole batch takes seconds.
+FEW = ["--data.num_points", "64", "--data.batch_size", "2"]
+OPTIONS = {"modelnet40_dgcnn": FEW, "modelnet40_pointnet2": FEW}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +46,7 @@ def test_config_trains_and_evaluates(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sharedmlp.train.datamodules.meshes, "write_shapes", few)
     MAKERS[name](tmp_path / "set")
     root = ["--config", str(CONFIGS / f"{name}.yaml"), "--data.root", str(tmp_path / "set")]
-    main(["fit", *root, "--trainer.fast_dev_run", "2"])
+    main(["fit", *root, "--trainer.fast_dev_run", "2", *OPTIONS.get(name, [])])
     printed = capsys.readouterr().out
     assert "epoch  1/1: train loss" in printed
     assert ("overall accuracy" in printed) == (name == "quickstart")

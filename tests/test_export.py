@@ -13,9 +13,10 @@ from torch import nn
 from sharedmlp import export
 from sharedmlp.__main__ import main
 from sharedmlp.export import FORMATS, ExportError, export_model
-from sharedmlp.models import PointNet, load_safetensors
+from sharedmlp.models import PointNet, create_model, load_safetensors
 from tests.environment import own_environment
 from tests.formula import randomize
+from tests.models.small import SMALL
 from tests.tolerances import assert_close
 from tests.train.tiny import CLASSES, write_tree
 
@@ -121,6 +122,33 @@ def test_any_number_of_clouds_and_points_gives_the_logits_of_the_formula(files, 
         for shape in SHAPES:
             points = torch.randn(*shape, 6)
             assert_close(network(points), formula(model, points), kind="fused")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "backend", "format"),
+    [
+        ("dgcnn", "conv2d", "onnx"),
+        ("dgcnn", "conv1d", "torch_export"),
+        ("pointnet2_ssg", "linear", "onnx"),
+        ("pointnet2_msg", "conv2d", "torch_export"),
+    ],
+)
+def test_networks_that_find_neighbors_take_the_search_along(
+    name, backend, format, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export, "_SHAPES", ((2, 30), (1, 1)))
+    torch.manual_seed(0)
+    model = create_model(name, 4, 6, backend=backend, **SMALL[name])
+    randomize(model)
+    model.eval()
+    path = tmp_path / "model"
+    export_model(model, path, format)
+    network = RUN[format](path)
+    with torch.no_grad():
+        for shape in SHAPES:
+            points = torch.randn(*shape, 6) / 2
+            assert_close(network(points), model(points), kind="fused")
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from sharedmlp.cli.network import (
     exit_if_failed,
@@ -34,9 +34,24 @@ def run(args: Sequence[str]) -> None:
     """
     parser = make_file_parser(
         "show",
-        "Draw clouds, their critical points (those that win a channel of the max) and their "
-        "upper-bound shapes (all points that win none): whatever contains the one and lies within "
-        "the other gets the same answer (Qi et al. 2017, section 5.3 and figure 7).",
+        "Draw clouds and what a network looks at in them. PointNet: the critical points (those "
+        "that win a channel of the max) and the upper-bound shape (all points that win none); "
+        "whatever contains the one and lies within the other gets the same answer (Qi et al. 2017, "
+        "section 5.3 and figure 7). PointNet++: the centers of the first level, and the ball "
+        "around one of them. DGCNN: how near the others are to a point, in space and in the "
+        "features of a layer; bright is near (Wang et al. 2019, figure 4).",
+    )
+    parser.add_argument(
+        "--point",
+        type=int,
+        metavar="ROW",
+        help="PointNet++ and DGCNN: the point whose neighborhood is drawn, from 0; by default the "
+        "one that is farthest from the middle of the cloud",
+    )
+    parser.add_argument(
+        "--layer",
+        type=int,
+        help="DGCNN: the layer whose features are compared, from 1; the last by default",
     )
     parser.add_argument(
         "--output",
@@ -45,7 +60,7 @@ def run(args: Sequence[str]) -> None:
         help="a picture (.png) or a page to turn the clouds in (.html); clouds.png by default",
     )
     options = parser.parse_args(args)
-    from sharedmlp.viz import clouds_page, find_critical_sets, plot_clouds, save_figure
+    from sharedmlp.viz import View, clouds_page, find_views, plot_clouds, save_figure
 
     if options.output.suffix not in (".png", ".html"):
         parser.error(f"--output ends in .png or .html, got {options.output}")
@@ -53,8 +68,7 @@ def run(args: Sequence[str]) -> None:
     if len(files) > _MOST_SHOWN:
         parser.error(f"{len(files)} files are too many to see: name at most {_MOST_SHOWN}")
     model = load_network(parser, options.ckpt_path)
-    clouds: list[Tensor] = []
-    titles: list[str] = []
+    views: list[View] = []
     failures: list[str] = []
     for path in files:
         with exit_on_error(parser):
@@ -63,22 +77,25 @@ def run(args: Sequence[str]) -> None:
             except MeshReadError as error:
                 failures.append(str(error))
                 continue
-            sets = find_critical_sets(model, points)
+            found = find_views(model, points, point=options.point, layer=options.layer)
         with torch.no_grad():
             probabilities = model(points[None])[0].softmax(dim=0)
         print(format_answer(path, probabilities, model, longest_name(files)))
         answer = model.metadata["class_names"][int(probabilities.argmax())]
-        clouds += [points, *sets]
-        titles += [
-            f"{path.name}\n{answer} {float(probabilities.max()):.1%}",
-            f"{len(sets.critical)} critical points\nof {len(points)}",
-            "upper-bound shape\n",
-        ]
-    if clouds:
-        up_axis = model.metadata.get("up_axis", "z")
+        title = f"{path.name}\n{answer} {float(probabilities.max()):.1%}"
+        views += [View(title, points), *found]
+    if views:
+        clouds = [view.points for view in views]
+        titles = [view.title for view in views]
+        layout: dict[str, Any] = {
+            "values": [view.values for view in views],
+            "marked": [view.marked for view in views],
+            "columns": 3,
+            "up_axis": model.metadata.get("up_axis", "z"),
+        }
         if options.output.suffix == ".png":
-            save_figure(plot_clouds(clouds, titles, columns=3, up_axis=up_axis), options.output)
+            save_figure(plot_clouds(clouds, titles, **layout), options.output)
         else:
-            write_text(options.output, clouds_page(clouds, titles, columns=3, up_axis=up_axis))
+            write_text(options.output, clouds_page(clouds, titles, **layout))
         print(f"clouds  {options.output}")
     exit_if_failed(failures, files)

@@ -52,7 +52,7 @@ class EdgeConv(nn.Module):
             makes `not_supported_reasons` an error, False takes the plain path.
 
     Raises:
-        RuntimeError: If neighbors are to be found while the module is traced or exported.
+        RuntimeError: If neighbors are to be found while the module is traced by torch.jit.
         ValueError: If an argument, or the shape of an input, is not one of the above, if neighbors
             are to be found among points that are not finite, or if `fused=True` cannot be.
     """
@@ -184,11 +184,6 @@ class EdgeConv(nn.Module):
         return f"{list(self.channels)}, k={self.k}, neighbors_in={self.neighbors_in!r}"
 
     def _find_neighbors(self, x: Tensor) -> Tensor:
-        if torch_internals.is_exporting():
-            raise RuntimeError(
-                "EdgeConv's neighbor search cannot be exported: export a module that takes the "
-                "neighbors (B, N, k) as an input and passes them to it"
-            )
         points = x if self.neighbors_in == "features" else x[..., :3]
         return k_nearest(points.detach(), self.k)
 
@@ -209,7 +204,9 @@ class EdgeConv(nn.Module):
         """Apply the layer to the points; None if the plain path is to run."""
         if self.fused is False:
             return None
-        if self.fused == "auto" and not self.pool.points_pay(neighbors, x.itemsize):
+        # While exporting, a comparison would become a bound of the sizes.
+        exporting = torch_internals.is_exporting()
+        if self.fused == "auto" and (exporting or not self.pool.points_pay(neighbors, x.itemsize)):
             return None
         reasons = self._reasons(x, centers, must=self.fused is True)
         check_can_fuse(self.fused, reasons)
@@ -245,19 +242,21 @@ class EdgeConv(nn.Module):
 
 
 def _check_neighbors(neighbors: Tensor, x: Tensor, centers: Tensor) -> None:
-    if len(centers) != len(x):
+    # Of `shape`, because `len` would fix a size that torch.export leaves open.
+    num_clouds, num_centers = x.shape[0], centers.shape[1]
+    if centers.shape[0] != num_clouds:
         raise ValueError(
-            f"EdgeConv expected centers of the {len(x)} clouds of x, got {len(centers)}"
+            f"EdgeConv expected centers of the {num_clouds} clouds of x, got {centers.shape[0]}"
         )
-    expected = f"EdgeConv expected neighbors ({len(x)}, {centers.shape[1]}, K) int64"
-    if neighbors.ndim != 3 or neighbors.shape[:2] != (len(x), centers.shape[1]):
+    if neighbors.ndim != 3 or neighbors.shape[:2] != (num_clouds, num_centers):
         raise ValueError(
-            f"{expected}, K for each point, or for each center with centers, got "
-            f"{tuple(neighbors.shape)}"
+            f"EdgeConv expected neighbors ({num_clouds}, {num_centers}, K) int64, K for each "
+            f"point, or for each center with centers, got {tuple(neighbors.shape)}"
         )
     if neighbors.dtype != torch.int64 or neighbors.shape[2] == 0:
         raise ValueError(
-            f"{expected} with K at least 1, got {tuple(neighbors.shape)} of {neighbors.dtype}"
+            f"EdgeConv expected neighbors ({num_clouds}, {num_centers}, K) int64 with K at least "
+            f"1, got {tuple(neighbors.shape)} of {neighbors.dtype}"
         )
 
 

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
+
+from sharedmlp.ops import torch_internals
 
 
 class Layout(Protocol):
@@ -152,4 +155,8 @@ class ChannelsFirst:
 
     @staticmethod
     def _clouds_first(values: Tensor) -> Tensor:
-        return _move(values, 1, -1).reshape(-1, values.shape[1])
+        values = _move(values, 1, -1).reshape(-1, values.shape[1])
+        if not torch_internals.is_exporting():
+            return values
+        # The strides of merged axes are minima of sizes, which would become bounds of the sizes.
+        return values.clone(memory_format=torch.contiguous_format)

@@ -34,7 +34,8 @@ class SetAbstraction(nn.Module):
     multi-scale layers have them after.
 
     Gradients reach the features and, through the relative coordinates, the points. Which points are
-    sampled and grouped has none. The layer cannot be traced or exported.
+    sampled and grouped has none. `torch.export` and ONNX take the layer, `torch.jit.trace` does
+    not.
 
     Shape:
         `points (B, N, D)`, D being 3 as a rule, and `features (B, N, C)` to centers `(B, Q, D)` and

@@ -6,7 +6,14 @@ A new network is one file with a class decorated by `register_model`, and one li
 from sharedmlp.models.dgcnn import DGCNN, DGCNNOutput
 from sharedmlp.models.pointnet import PointNet, PointNetOutput, orthogonality_penalty
 from sharedmlp.models.pointnet2 import PointNet2, PointNet2Output
-from sharedmlp.models.protocol import MaxPooledModel, ModelOutput, PointCloudModel
+from sharedmlp.models.protocol import (
+    GroupingModel,
+    MaxPooledModel,
+    ModelOutput,
+    NeighborGraphModel,
+    Neighborhoods,
+    PointCloudModel,
+)
 from sharedmlp.models.registry import create_model, list_models, register_model
 from sharedmlp.models.safetensors_file import load_safetensors, save_safetensors
 from sharedmlp.models.third_party import ThirdPartyPointNet, export_weights, load_weights
@@ -14,8 +21,11 @@ from sharedmlp.models.third_party import ThirdPartyPointNet, export_weights, loa
 __all__ = [
     "DGCNN",
     "DGCNNOutput",
+    "GroupingModel",
     "MaxPooledModel",
     "ModelOutput",
+    "NeighborGraphModel",
+    "Neighborhoods",
     "PointCloudModel",
     "PointNet",
     "PointNet2",

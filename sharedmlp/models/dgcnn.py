@@ -47,8 +47,9 @@ class DGCNN(PointCloudClassifier):
     and further features (normals, colors) are only part of the edges.
 
     Any number of points is fine, and may differ between calls; in a cloud of fewer than k the
-    nearest is repeated. The neighbor search cannot be traced: `torch.jit.trace`, `torch.export` and
-    ONNX do not take this network.
+    nearest is repeated. `torch.export` and ONNX take this network, `torch.jit.trace` does not. Of
+    two features that are almost equally far, rounding decides which is the k-th neighbor: an
+    exported network, whose features are rounded otherwise, now and then takes the other one.
 
     Args:
         num_classes: Number of classes; 0 leaves the head out: the output is the global feature.
@@ -143,6 +144,10 @@ class DGCNN(PointCloudClassifier):
         edge_features = self._edge_features(points)
         global_feature = self._pool(edge_features)
         return DGCNNOutput(self.head(global_feature), global_feature, tuple(edge_features))
+
+    def feature_spaces(self, output: DGCNNOutput) -> list[Tensor]:
+        """See `NeighborGraphModel`."""
+        return [features[0] for features in output.edge_features]
 
     def _edge_features(self, points: Tensor) -> list[Tensor]:
         """Return the output `(B, N, D_i)` of each edge convolution."""

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from sharedmlp.layers import SetAbstraction
 from sharedmlp.models.classifier import PointCloudClassifier
+from sharedmlp.models.protocol import Neighborhoods
 from sharedmlp.models.registry import register_model
+from sharedmlp.ops.neighbors import ball_query, farthest_points
 
 # Qi et al. 2017b, appendix B.1; the numbers of neighbors are those of the authors' code.
 _SINGLE_SCALE = (
@@ -59,8 +61,8 @@ class PointNet2(PointCloudClassifier):
     trains with, which is the data's matter.
 
     Radii are in the units of the points: the paper's are for clouds in a sphere of radius 1. Any
-    number of points is fine, and may differ between calls. The network cannot be traced or
-    exported.
+    number of points is fine, and may differ between calls. `torch.export` and ONNX take this
+    network, sampling included, `torch.jit.trace` does not.
 
     Args:
         num_classes: Number of classes; 0 leaves the head out: the output is the global feature.
@@ -142,6 +144,16 @@ class PointNet2(PointCloudClassifier):
         global_feature, centers = self._global_feature(points)
         return PointNet2Output(self.head(global_feature), global_feature, centers)
 
+    def neighborhoods(self, points: Tensor) -> Neighborhoods:
+        """See `GroupingModel`."""
+        first = self.architecture["levels"][0]
+        scales = zip(_as_tuple(first["radius"]), _as_tuple(first["num_neighbors"]), strict=True)
+        radius, num_neighbors = max(scales)
+        coordinates = points[:, :3]
+        rows = farthest_points(coordinates, first["num_centers"])
+        neighbors = ball_query(coordinates, coordinates[rows], radius, num_neighbors)
+        return Neighborhoods(rows, neighbors, radius)
+
     @property
     def _feature_channels(self) -> int:
         return int(self.architecture["global_channels"][-1])
@@ -155,3 +167,7 @@ class PointNet2(PointCloudClassifier):
             centers, features = level(centers, features)
             found.append(centers)
         return self.global_pool(centers, features)[1][:, 0], tuple(found)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -148,4 +148,42 @@ class MaxPooledModel(Protocol):
             points: `(M, in_channels)`.
             output: Of `forward_detailed`, for one cloud: what the network predicted for that cloud,
                 such as transforms, holds for the points as well.
+        """
+
+
+class Neighborhoods(NamedTuple):
+    """The neighborhoods of one cloud of N points.
+
+    Attributes:
+        centers: `(Q,)` int64, the rows of the points that are their centers; a row may be repeated.
+        neighbors: `(Q, K)` int64, the rows of the points in each; a row may be repeated.
+        radius: Of the balls, in the units of the points.
+    """
+
+    centers: Tensor
+    neighbors: Tensor
+    radius: float
+
+
+@runtime_checkable
+class GroupingModel(Protocol):
+    """A network that groups the points around some of them."""
+
+    def neighborhoods(self, points: Tensor) -> Neighborhoods:
+        """Return the neighborhoods of the first level; of several scales, those of the largest.
+
+        Args:
+            points: `(N, in_channels)`.
+        """
+
+
+@runtime_checkable
+class NeighborGraphModel(Protocol):
+    """A network that finds the neighbors of a point among the features of its layers."""
+
+    def feature_spaces(self, output: Any) -> Sequence[Tensor]:
+        """Return the features `(N, D_i)` of each point after each layer, the first layer first.
+
+        Args:
+            output: Of `forward_detailed`, for one cloud.
         """

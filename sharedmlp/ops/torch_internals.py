@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 from torch.autograd import forward_ad
@@ -30,6 +32,28 @@ def is_exporting() -> bool:
 def jit_is_tracing() -> bool:
     """Whether torch.jit.trace, or the ONNX export built on it, records the operations."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing()
+
+
+def record_scan(
+    step: Callable[..., Sequence[torch.Tensor]],
+    state: Sequence[torch.Tensor],
+    inputs: torch.Tensor,
+    constants: Sequence[torch.Tensor],
+) -> list[torch.Tensor]:
+    """Return the last state and then all outputs, stacked, of a loop that torch.export records.
+
+    Args:
+        step: From the tensors of a state, a row of the inputs and the constants to the tensors of
+            the next state and the outputs, none of which may be another one of them.
+        state: The first state.
+        inputs: A row for each step.
+        constants: Other tensors that a step reads.
+    """
+    # Not the function `scan` around it, which compiles the step, and whose compiled code takes the
+    # sizes of one call for a bound of the sizes of the next.
+    from torch._higher_order_ops.scan import scan_op  # which imports the compiler
+
+    return list(scan_op(step, [*state], [inputs], (*constants,)))
 
 
 def transforms_are_active() -> bool:

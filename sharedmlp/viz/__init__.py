@@ -10,11 +10,14 @@ from sharedmlp.viz.plots import (
     plot_runs,
     save_figure,
 )
+from sharedmlp.viz.views import View, find_views
 
 __all__ = [
     "CriticalSets",
+    "View",
     "clouds_page",
     "find_critical_sets",
+    "find_views",
     "plot_benchmark",
     "plot_clouds",
     "plot_confusion",

@@ -18,22 +18,28 @@ def plot_clouds(
     clouds: Sequence[ArrayLike],
     titles: Sequence[str],
     *,
+    values: Sequence[ArrayLike | None] | None = None,
+    marked: Sequence[int | None] | None = None,
     columns: int = 4,
     up_axis: str = "z",
 ) -> Figure:
-    """Draw clouds side by side, in one scale around the origin, colored by height.
+    """Draw clouds side by side, in one scale around the origin.
 
     Args:
         clouds: `(N, 3 or more)` each, of any N; x, y, z first.
         titles: What stands above each of them.
+        values: `(N,)` each, what the points are colored by, from the lowest, dark, to the highest,
+            bright; NaN is gray. None colors by height.
+        marked: Of each cloud, the row of a point to draw large and red; None marks none.
         columns: Panels in a row.
         up_axis: The axis of the clouds that points up: `"x"`, `"y"` or `"z"`.
 
     Raises:
-        ValueError: If there is no cloud, not one title a cloud, or a cloud or an axis is
-            not one of the above.
+        ValueError: If there is no cloud, not one title a cloud, or an argument is not one of the
+            above.
     """
     panels = check_panels(clouds, titles, up_axis)
+    colors = check_values(panels, values)
     rows = -(-len(panels) // columns)
     header = 0.1 + 0.17 * max(title.count("\n") + 1 for title in titles)
     width, height = _SIDE * columns, (_SIDE + header) * rows
@@ -47,7 +53,15 @@ def plot_clouds(
         x, y, z = points.T
         # Fewer points are drawn larger: a few hundred are as good to see as ten thousand.
         size = float(np.clip(4000 / max(len(points), 1), 2.5, 8))
-        axes.scatter(x, y, z, c=z, s=size, cmap="viridis", linewidths=0, depthshade=True)
+        value = colors[number]
+        known = np.isfinite(value)
+        style = {"s": size, "linewidths": 0, "depthshade": True}
+        axes.scatter(x[known], y[known], z[known], c=value[known], cmap="viridis", **style)
+        if not known.all():
+            axes.scatter(x[~known], y[~known], z[~known], c="lightgray", **style)
+        mark = marked[number] if marked else None
+        if mark is not None:
+            axes.scatter(x[mark], y[mark], z[mark], c="red", s=8 * size, depthshade=False)
         axes.set_box_aspect((1, 1, 1), zoom=1.55)
         axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
         axes.view_init(elev=22, azim=-57)
@@ -78,3 +92,26 @@ def check_panels(
         panels.append(turn_up_axis(points[:, :3], up_axis, "z"))
     largest = max(float(np.linalg.norm(points, axis=1).max(initial=0.0)) for points in panels)
     return [points / (largest or 1.0) for points in panels]
+
+
+def check_values(
+    panels: Sequence[NDArray[np.float64]], values: Sequence[ArrayLike | None] | None
+) -> list[NDArray[np.float64]]:
+    """Return what the points of each panel are colored by, `(N,)`: height if not given.
+
+    Raises:
+        ValueError: If there is not one array or None for each, of one value for each point.
+    """
+    given = [None] * len(panels) if values is None else values
+    if len(given) != len(panels):
+        raise ValueError(f"expected values for each of {len(panels)} clouds, got {len(given)}")
+    colors = []
+    for number, (points, value) in enumerate(zip(panels, given, strict=True)):
+        color = points[:, 2] if value is None else np.asarray(value, dtype=np.float64)
+        if color.shape != points.shape[:1]:
+            raise ValueError(
+                f"cloud {number}: expected {len(points)} values, one for each point, got "
+                f"{color.shape}"
+            )
+        colors.append(color)
+    return colors

@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
 def inside(trained, tmp_path, monkeypatch):
     """A folder with the checkpoint, the exported file, and a folder with two meshes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharedmlp.viz.find_critical_sets", coarse_sets)
+    monkeypatch.setattr("sharedmlp.viz.views.find_critical_sets", coarse_sets)
     for suffix in (".ckpt", ".safetensors"):
         shutil.copy(trained.with_suffix(suffix), tmp_path)
     (tmp_path / "meshes" / "deeper").mkdir(parents=True)
@@ -178,7 +178,8 @@ def test_show_draws_clouds_and_their_critical_sets(inside, capsys, monkeypatch):
     main(["show", "c.npy", "meshes/b.off", "--ckpt_path", "best.ckpt", "--output", "new/a.html"])
     assert (inside / "new" / "a.html").read_text() == "page"
     ((clouds, titles, options),) = drawn
-    assert options == {"columns": 3, "up_axis": "z"}
+    none = [None] * 6
+    assert options == {"values": none, "marked": none, "columns": 3, "up_axis": "z"}
     assert len(clouds) == len(titles) == 6
     model = load_trained("best.ckpt")
     sets = coarse_sets(model, clouds[0])

@@ -64,5 +64,5 @@ def test_an_unknown_name_is_one_line_that_lists_the_recipes(name, tmp_path, monk
     assert error.value.code == 2
     printed = capsys.readouterr().err
     assert printed.startswith(f"sharedmlp: error: --config {name}: no such file, nor a recipe")
-    assert "mesh_folder, modelnet10, modelnet40, modelnet40_normals, pointnet_paper" in printed
+    assert "mesh_folder, modelnet10, modelnet40, modelnet40_dgcnn, modelnet40_normals" in printed
     assert printed.count("\n") == 1

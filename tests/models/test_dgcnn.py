@@ -226,9 +226,3 @@ def test_wrong_options(options, message):
 def test_wrong_points(shape, message):
     with pytest.raises(ValueError, match=message):
         create_model("dgcnn", 5, **SMALL)(torch.zeros(shape))
-
-
-def test_an_export_says_why_it_cannot_be():
-    model = create_model("dgcnn", 5, **SMALL).eval()
-    with pytest.raises(RuntimeError, match="neighbor search cannot be exported"):
-        torch.export.export(model, (torch.zeros(2, 9, 3),))

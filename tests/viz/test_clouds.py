@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,26 @@ def test_a_cloud_without_points_is_an_empty_panel(tmp_path):
     assert points[1].shape == (0, 3)
 
 
+def test_values_color_the_points_and_one_is_marked(tmp_path):
+    options: Any = {"values": [[5.0, np.nan, 9.0], None], "marked": [2, None]}
+    figure = plot_clouds([LINE, HALF], ["a", "b"], **options)
+    collections: Any = figure.axes[0].collections
+    colored, gray, marked = collections
+    np.testing.assert_allclose(colored.get_array(), [5, 9])
+    np.testing.assert_allclose(np.stack(gray._offsets3d, axis=1), LINE[1:2])
+    np.testing.assert_allclose(np.stack(marked._offsets3d, axis=1), LINE[2:])
+    other: Any = figure.axes[1].collections[0]
+    np.testing.assert_allclose(other.get_array(), HALF[:, 2])
+    save_figure(figure, tmp_path / "a.png")
+    page = clouds_page([LINE, HALF], ["a", "b"], **options)
+    found = re.search(r"const panels = (\[.*?\])\.map\(", page, re.DOTALL)
+    assert found is not None
+    panels = json.loads(found[1])
+    colors = [list(base64.b64decode(panel["colors"])) for panel in panels]
+    assert colors == [[0, 255, 254], [0, 254, 127]]
+    assert [panel["marked"] for panel in panels] == [2, None]
+
+
 def test_the_page_needs_nothing_but_itself():
     page = clouds_page([LINE], ["a"])
     for outside in ("http", "//cdn", "src=", "href=", "@import", "url(", "import(", "fetch("):
@@ -118,6 +139,8 @@ def test_a_title_cannot_leave_its_place():
         ([LINE, LINE[0]], ["a", "b"], {}, r"cloud 1: expected points .*got \(3,\)"),
         ([LINE[:, :2]], ["a"], {}, r"got \(3, 2\)"),
         ([LINE], ["a"], {"up_axis": "up"}, "got 'up'"),
+        ([LINE], ["a"], {"values": []}, "values for each of 1 clouds, got 0"),
+        ([LINE], ["a"], {"values": [[1.0]]}, r"cloud 0: expected 3 values.* got \(1,\)"),
     ],
 )
 def test_bad_arguments_say_what_was_expected(draw, clouds, titles, options, message):

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from sharedmlp.ops.disable_compile import disable_compile
+from sharedmlp.ops.neighbors import exported
 from sharedmlp.ops.neighbors.distances import squared_distances, sum_pairwise
+from sharedmlp.ops.neighbors.exported import exported_as
 from sharedmlp.ops.neighbors.farthest import search_farthest
 from sharedmlp.ops.neighbors.inputs import (
     Array,
@@ -26,6 +28,7 @@ from sharedmlp.ops.neighbors.search import search_ball, search_nearest
 _EPSILON = 1e-8
 
 
+@exported_as(exported.k_nearest)
 @disable_compile
 def k_nearest(
     points: Array,
@@ -69,6 +72,7 @@ def k_nearest(
     return to_users(found, points)
 
 
+@exported_as(exported.ball_query)
 @disable_compile
 def ball_query(
     points: Array,
@@ -114,6 +118,7 @@ def ball_query(
     return to_users(found, points)
 
 
+@exported_as(exported.farthest_points)
 @disable_compile
 def farthest_points(
     points: Array,
