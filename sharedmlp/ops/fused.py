@@ -14,6 +14,7 @@ layer's weight and bias.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,11 +27,26 @@ from sharedmlp.ops.segments import Segments
 from sharedmlp.ops.statistics import BatchStatistics, sample_rows, shared_center
 
 
+class InputMoments(NamedTuple):
+    """The moments of a plan's input, if what made it has taken them along.
+
+    Attributes:
+        center: `(C,)`, a constant near the mean, the same in all processes that share statistics.
+        mean: `(C,)`, of the input less the center.
+        second_moment: `(C, C)`, likewise.
+    """
+
+    center: Tensor
+    mean: Tensor
+    second_moment: Tensor
+
+
 def run_max(
     plan: Plan,
     clouds: Tensor,
     search_dtype: torch.dtype | None = None,
     segments: Segments | None = None,
+    moments: InputMoments | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """Apply a plan's layers and take the max over points; update the running statistics.
 
@@ -42,6 +58,7 @@ def run_max(
         search_dtype: Precision of the products that are compared; None means that of the weight.
             Statistics and maxima always have the weight's.
         segments: Take the max over each of these among the rows of `(1, M, C)`; the plan is "fuse".
+        moments: Those of the clouds, if they are at hand; for a plan with hidden layers.
 
     Returns:
         The maxima `(G, D)`, in the dtype that an active autocast asks for, and the number of each
@@ -59,7 +76,7 @@ def run_max(
         lengths: Sequence[int] = ()
         if segments is not None:
             clouds, lengths = segments.sort(clouds[0]), segments.lengths
-        found = _fused_max(ops, layers, clouds, search_dtype, lengths)
+        found = _fused_max(ops, layers, clouds, search_dtype, lengths, moments)
         if found is None:
             return None
         pooled, indices = found if segments is None else segments.restore(*found)
@@ -95,11 +112,19 @@ def _fused_max(
     clouds: Tensor,
     search_dtype: torch.dtype | None,
     lengths: Sequence[int],
+    input_moments: InputMoments | None,
 ) -> tuple[Tensor, Tensor] | None:
     *hidden, last = layers
     statistics = BatchStatistics()
     pooled, indices = _max_before_activation(
-        ops, hidden, last, clouds, search_dtype or last.weight.dtype, lengths, statistics
+        ops,
+        hidden,
+        last,
+        clouds,
+        search_dtype or last.weight.dtype,
+        lengths,
+        statistics,
+        input_moments,
     )
     if not statistics.commit():
         return None
@@ -120,6 +145,7 @@ def _max_before_activation(
     search_dtype: torch.dtype,
     lengths: Sequence[int],
     statistics: BatchStatistics,
+    input_moments: InputMoments | None,
 ) -> tuple[Tensor, Tensor]:
     """Return what the last activation sees at the maxima `(G, D)`, and their points."""
     weight, bias, norm = last.weight, last.bias, last.norm
@@ -148,7 +174,9 @@ def _max_before_activation(
         sample = sample_rows(clouds)
         folded = None
         if hidden:
-            clouds, folded, sample = _fold_hidden(ops, hidden, clouds, sample, count, statistics)
+            clouds, folded, sample = _fold_hidden(
+                ops, hidden, clouds, sample, count, statistics, input_moments
+            )
         center = shared_center(sample.mean(0), count, norm.group)
         found = ops.linear_argmax(
             clouds,
@@ -176,6 +204,7 @@ def _fold_hidden(
     sample: Tensor,
     count: Tensor,
     statistics: BatchStatistics,
+    input_moments: InputMoments | None = None,
 ) -> tuple[Tensor, FoldedLinear, Tensor]:
     """Take clouds and sample up to the last hidden layer, and the sample through that one too.
 
@@ -188,12 +217,15 @@ def _fold_hidden(
     for layer in hidden:
         norm = layer.norm
         assert norm is not None
-        # A constant near the mean of all rows, the same in all processes that share them.
-        center = shared_center(sample.mean(0), count, norm.group)
-        if folded is None:
-            mean, second = ops.moments(rows, center)
+        if folded is None and input_moments is not None:
+            center, mean, second = input_moments
         else:
-            rows, mean, second = ops.linear_bn_relu(rows, folded, center)
+            # A constant near the mean of all rows, the same in all processes that share them.
+            center = shared_center(sample.mean(0), count, norm.group)
+            if folded is None:
+                mean, second = ops.moments(rows, center)
+            else:
+                rows, mean, second = ops.linear_bn_relu(rows, folded, center)
         variance, shift = statistics.of(layer, norm, center, (mean, second), count)
         scale = torch.rsqrt(variance + norm.eps)
         if norm.weight is None or norm.bias is None:
