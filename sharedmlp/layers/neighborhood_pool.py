@@ -15,8 +15,8 @@ from sharedmlp.layers.pointwise import (
     unknown_parts,
 )
 from sharedmlp.ops import cost
-from sharedmlp.ops.fused import InputMoments, run_max
-from sharedmlp.ops.gate import tensor_reasons, visible_reasons
+from sharedmlp.ops.fused import run_max, run_max_of
+from sharedmlp.ops.gate import result_dtype_of, tensor_reasons, visible_reasons
 from sharedmlp.ops.groups import Groups, normalize_groups
 from sharedmlp.ops.layer import PointwiseTensors
 from sharedmlp.ops.neighborhoods import (
@@ -75,7 +75,7 @@ class NeighborhoodPool(SharedMLPMaxPool):
         return values.view(shape), None if positions is None else positions.view(shape)
 
     def pool_groups(
-        self, groups: Groups, features: Tensor, *, return_indices: bool
+        self, groups: Groups, features: Tensor | None, *, return_indices: bool
     ) -> tuple[Tensor, Tensor | None] | None:
         """Apply the MLP to coordinates relative to centers, followed by features of the points.
 
@@ -83,31 +83,30 @@ class NeighborhoodPool(SharedMLPMaxPool):
 
         Args:
             groups: The coordinates and the neighbors.
-            features: `(B, N, C)`, of the points.
+            features: `(B, N, C)`, of the points; None for coordinates alone.
             return_indices: Whether to tell which neighbors won.
 
         Returns:
             As `pool_points`.
         """
         first, *rest = self._pointwise()
-        neighbors = groups.neighbors
-        plan = self._plan_rest(rest, neighbors, return_indices)
-        center = moments = None
-        with torch.autocast(features.device.type, enabled=False):
-            normalized = normalize_groups(layer_tensors(first), groups, features)
-            if normalized is None:
+        plan = self._plan_rest(rest, groups.neighbors, return_indices)
+        device = groups.relative.device.type
+        with torch.autocast(device, enabled=False):
+            rows = normalize_groups(layer_tensors(first), groups, features)
+            if rows is None:
                 return None
-            if plan.path == "fuse" and len(plan.layers) == len(rest) > 1:
-                norm = plan.layers[0].norm
-                assert norm is not None
-                center = normalized.mean_of_sample(norm.group)
-            rows, *means = normalized.rows(center)
-        if center is not None:
-            moments = InputMoments(center, *means)
-        clouds = rows.flatten(0, 1)
-        values, positions = self._pool_rest(rest, plan, clouds, return_indices, moments)
-        shape = (*neighbors.shape[:2], self.out_channels)
-        return values.view(shape), None if positions is None else positions.view(shape)
+            found = None
+            if plan.path != "plain" and len(plan.layers) == len(rest):
+                found = run_max_of(plan, rows, self._search_dtype)
+            clouds = rows.rows() if found is None else None
+        if found is None:
+            assert clouds is not None
+            found = self._pool_rest(rest, plan, clouds, return_indices)
+        values, positions = found
+        shape = (*groups.neighbors.shape[:2], self.out_channels)
+        values = values.view(shape).to(result_dtype_of(self.layers[-1].linear.weight))
+        return values, None if positions is None else positions.view(shape)
 
     def points_reasons(self, sources: Tensor, centers: Tensor, *, must: bool) -> list[str]:
         """Say why the first layer cannot run on these points; empty if it can.
@@ -156,7 +155,6 @@ class NeighborhoodPool(SharedMLPMaxPool):
         plan: Plan,
         clouds: Tensor,
         return_indices: bool,
-        moments: InputMoments | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Apply layers to `(G, K, H)` and take the max over K."""
         y = self._layout.enter(clouds, -1)
@@ -166,7 +164,7 @@ class NeighborhoodPool(SharedMLPMaxPool):
                 y = layer(y)
             layers = layers[first:]
             clouds = self._layout.clouds(y, clouds.shape[1])
-            found = run_max(plan, clouds, self._search_dtype, moments=moments)
+            found = run_max(plan, clouds, self._search_dtype)
             if found is not None:
                 return found
         for layer in layers:

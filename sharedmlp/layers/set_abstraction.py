@@ -156,7 +156,7 @@ class SetAbstraction(nn.Module):
         return_indices: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the features of one scale `(B, Q, out_channels)`, and the points that won them."""
-        if neighbors is not None and features is not None:
+        if neighbors is not None:
             found = self._run_on_points(pool, points, features, centers, neighbors, return_indices)
             if found is not None:
                 return found
@@ -176,7 +176,7 @@ class SetAbstraction(nn.Module):
         self,
         pool: NeighborhoodPool,
         points: Tensor,
-        features: Tensor,
+        features: Tensor | None,
         centers: Tensor,
         neighbors: Tensor,
         return_indices: bool,
@@ -187,8 +187,12 @@ class SetAbstraction(nn.Module):
             return None
         if not must and not pool.points_pay(neighbors, points.itemsize):
             return None
-        dtypes = {points.dtype, features.dtype} - {autocast_dtype(points)}
-        if len(dtypes) > 1 or pool.points_reasons(features, points, must=must):
+        if features is None or features.shape[-1] == 0:
+            features, known = None, points
+        else:
+            known = features
+        dtypes = {points.dtype, known.dtype} - {autocast_dtype(points)}
+        if len(dtypes) > 1 or pool.points_reasons(known, points, must=must):
             return None
         groups = Groups(gather_rows(points, neighbors) - centers[:, :, None], neighbors)
         found = pool.pool_groups(groups, features, return_indices=return_indices)

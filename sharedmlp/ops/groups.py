@@ -20,17 +20,29 @@ gradients are this project's own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.ops.cpu.group_rows import GroupRows, group_rows
+from sharedmlp.ops.cpu.group_rows import (
+    group_argmax,
+    group_folded_max,
+    group_moments,
+    group_rows,
+)
+from sharedmlp.ops.fused import CloudInput, MaxInput
+from sharedmlp.ops.interface import FoldedLayer, FoldedLinear, Implementation, LinearArgmax
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
-from sharedmlp.ops.statistics import is_finite, shared_center, shared_means, update_norm
-
-_SAMPLE = 1024
+from sharedmlp.ops.statistics import (
+    SAMPLE,
+    is_finite,
+    shared_center,
+    shared_means,
+    update_norm,
+)
 
 
 class Groups(NamedTuple):
@@ -56,13 +68,15 @@ class Groups(NamedTuple):
 
 
 class NormalizedGroups(NamedTuple):
-    """The first layer, ready to be applied to the pairs.
+    """The rows `leaky_relu(a_j + W z_ij)` of all pairs, to be made where they are read.
+
+    See `sharedmlp.ops.fused.MaxInput`.
 
     Attributes:
-        a: The points' part `(B, N, D)`, with batch norm in it.
-        weight: Of the relative coordinates `(D, P)`, with batch norm in it.
+        a: The points' part `(B, N, D)`, with batch norm in it; `(1, 1, D)` without features.
+        weight: W, of the relative coordinates, `(D, P)`, likewise.
         groups: The pairs.
-        slope: Of the leaky ReLU that is applied last.
+        slope: Of the leaky ReLU.
     """
 
     a: Tensor
@@ -70,25 +84,52 @@ class NormalizedGroups(NamedTuple):
     groups: Groups
     slope: float
 
-    def rows(self, center: Tensor | None = None) -> GroupRows:
-        """Return what the layer makes of all pairs, and its moments around a center if given."""
-        return group_rows(
-            self.a, self.groups.relative, self.weight, self.groups.neighbors, self.slope, center
-        )
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return self.groups.num_pairs
+
+    def rows(self) -> Tensor:
+        """Return all rows as `(B * Q, K, D)`."""
+        return group_rows(*self._arguments()).flatten(0, 1)
 
     @torch.no_grad()
-    def mean_of_sample(self, group: distributed.ProcessGroup | None) -> Tensor:
-        """Return the mean `(D,)` of about a thousand evenly spaced rows, of all processes'."""
-        step = max(1, self.groups.num_pairs // _SAMPLE)
-        some = self.groups.rows_of(self.a.shape[1])[::step]
-        relative = self.groups.relative.flatten(0, 2)[::step]
-        y = self.a.flatten(0, 1)[some] + relative @ self.weight.t()
-        mean = functional.leaky_relu(y, self.slope).mean(0)
-        return shared_center(mean, mean.new_full((1,), self.groups.num_pairs), group)
+    def sample(self) -> Tensor:
+        """See `MaxInput`."""
+        step = max(1, self.num_rows // SAMPLE)
+        y = self.groups.relative.flatten(0, 2)[::step] @ self.weight.t()
+        if self.a.shape[:2] == (1, 1):
+            y = y + self.a[0]
+        else:
+            y = y + self.a.flatten(0, 1)[self.groups.rows_of(self.a.shape[1])[::step]]
+        return functional.leaky_relu(y, self.slope)
+
+    def moments(self, ops: Implementation, center: Tensor) -> tuple[Tensor, Tensor]:
+        """See `MaxInput`."""
+        return group_moments(*self._arguments(), center)
+
+    def linear_bn_relu(
+        self, ops: Implementation, layer: FoldedLinear, center: Tensor
+    ) -> tuple[MaxInput, Tensor, Tensor]:
+        """See `MaxInput`; what the layer makes lies in memory."""
+        return CloudInput(self.rows()).linear_bn_relu(ops, layer, center)
+
+    def linear_argmax(
+        self, ops: Implementation, weight: Tensor, sign: Tensor, center: Tensor, **options: Any
+    ) -> LinearArgmax:
+        """See `MaxInput`."""
+        return group_argmax(*self._arguments(), weight, sign, center, **options)
+
+    def folded_max(self, ops: Implementation, layers: Sequence[FoldedLayer]) -> Tensor:
+        """See `MaxInput`."""
+        return group_folded_max(*self._arguments(), layers)
+
+    def _arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+        return self.a, self.groups.relative, self.weight, self.groups.neighbors, self.slope
 
 
 def normalize_groups(
-    layer: PointwiseTensors, groups: Groups, features: Tensor
+    layer: PointwiseTensors, groups: Groups, features: Tensor | None
 ) -> NormalizedGroups | None:
     """Run the part of a layer that needs only points, and its batch norm.
 
@@ -99,7 +140,7 @@ def normalize_groups(
         layer: The layer, without the `neighborhood_reasons` of one that is not before the max; its
             weight is `(D, P + C)`.
         groups: The pairs, with P coordinates.
-        features: `(B, N, C)`.
+        features: `(B, N, C)`, or None for coordinates alone.
 
     Returns:
         The layer; None, with nothing changed, if a number is not finite: then the plain layers are
@@ -107,42 +148,54 @@ def normalize_groups(
     """
     dtype = layer.weight.dtype
     groups = Groups(groups.relative.to(dtype), groups.neighbors)
-    features = features.to(dtype)
-    widths = [groups.relative.shape[-1], features.shape[-1]]
+    if features is not None:
+        features = features.to(dtype)
+    width = groups.relative.shape[-1]
     norm, slope = layer.norm, layer.activation.slope
     assert slope is not None
     if norm is None or not norm.uses_batch_statistics:
         weight, bias = fold(layer)
-        of_coordinates, of_features = weight.split(widths, 1)
-        a = features @ of_features.t() + bias
+        of_coordinates, of_features = weight[:, :width], weight[:, width:]
+        a = bias[None, None] if features is None else features @ of_features.t() + bias
         if not is_finite(a.sum() + groups.relative.sum()):
             return None
         return NormalizedGroups(a, of_coordinates, groups, slope)
-    of_coordinates, of_features = layer.weight.split(widths, 1)
-    normalized = _batch_norm(layer, norm, features @ of_features.t(), of_coordinates, groups)
+    of_coordinates, of_features = layer.weight[:, :width], layer.weight[:, width:]
+    a = None if features is None else features @ of_features.t()
+    normalized = _batch_norm(layer, norm, a, of_coordinates, groups)
     return normalized and NormalizedGroups(*normalized, groups, slope)
 
 
 def _batch_norm(
-    layer: PointwiseTensors, norm: BatchNorm, a: Tensor, weight: Tensor, groups: Groups
+    layer: PointwiseTensors, norm: BatchNorm, a: Tensor | None, weight: Tensor, groups: Groups
 ) -> tuple[Tensor, Tensor] | None:
     """Return a `(B, N, D)` and W `(D, P)` such that `a_j + W z_ij` is normalized.
 
-    Updates the running statistics. Returns None, with nothing changed, if a number is not finite.
+    Without a the first is `(1, 1, D)`. Updates the running statistics. Returns None, with nothing
+    changed, if a number is not finite.
     """
-    count = a.new_full((1,), groups.num_pairs)
-    rows = groups.rows_of(a.shape[1])
-    shape, a, z = a.shape, a.flatten(0, 1), groups.relative.flatten(0, 2)
-    degrees = torch.bincount(rows, minlength=len(a)).to(a.dtype)
+    z = groups.relative.flatten(0, 2)
+    count = z.new_full((1,), groups.num_pairs)
     # Constants near the means, the same in all processes: nothing cancels in the moments.
-    of_a = shared_center(degrees @ a.detach() / groups.num_pairs, count, norm.group)
     of_z = shared_center(z.detach().mean(0), count, norm.group)
-    a, z = a - of_a, z - of_z
-    of_points = z.new_zeros(len(a), z.shape[1]).index_add(0, rows, z)
-    mean = (degrees @ a + weight @ z.sum(0)) / groups.num_pairs
-    products = 2 * a.t() @ of_points + weight @ (z.t() @ z)
-    second_moment = (degrees @ a.square() + (products * weight).sum(1)) / groups.num_pairs
-    moments, total = shared_means(torch.stack([mean, second_moment]), count, norm.group)
+    z = z - of_z
+    products, mean = weight @ (z.t() @ z), weight @ z.sum(0)
+    of_a, squares = torch.zeros_like(mean), torch.zeros_like(mean)
+    if a is not None:
+        rows = groups.rows_of(a.shape[1])
+        degrees = torch.bincount(rows, minlength=len(a) * a.shape[1]).to(a.dtype)
+        of_a = degrees @ a.detach().flatten(0, 1) / groups.num_pairs
+        of_a = shared_center(of_a, count, norm.group)
+        a = a - of_a
+        points = a.flatten(0, 1)
+        of_points = z.new_zeros(len(points), z.shape[1]).index_add(0, rows, z)
+        mean = mean + degrees @ points
+        squares = degrees @ points.square()
+        products = products + 2 * points.t() @ of_points
+    second_moment = squares + (products * weight).sum(1)
+    moments, total = shared_means(
+        torch.stack([mean, second_moment]) / groups.num_pairs, count, norm.group
+    )
     mean, second_moment = moments
     variance = (second_moment - mean.square()).clamp(min=0)
     of_pairs = of_a + weight @ of_z + mean + (0.0 if layer.bias is None else layer.bias)
@@ -157,4 +210,5 @@ def _batch_norm(
         shift = shift + norm.bias
     if layer.bias is not None:  # subtracted with the mean: its gradient is zero, not None
         shift = shift + 0.0 * layer.bias
-    return torch.addcmul(shift, a, scale).view(shape), weight * scale[:, None]
+    a = shift[None, None] if a is None else torch.addcmul(shift, a, scale)
+    return a, weight * scale[:, None]
