@@ -35,6 +35,9 @@ class SetAbstraction(nn.Module):
     the coordinates come before the features with one scale and with several, where the authors'
     multi-scale layers have them after.
 
+    With `fused`, and more than one layer, the wide part of the first layer runs on points instead
+    of groups, its statistics exact, and no row of a group lies in memory (sharedmlp.ops.groups).
+
     Gradients reach the features and, through the relative coordinates, the points. Which points are
     sampled and grouped has none. The layer cannot be traced or exported.
 

@@ -27,12 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.ops.cpu.group_rows import (
-    group_argmax,
-    group_folded_max,
-    group_moments,
-    group_rows,
-)
+from sharedmlp.ops.cpu.group_max import group_argmax, group_folded_max
+from sharedmlp.ops.cpu.group_rows import group_moments, group_rows
 from sharedmlp.ops.fused import CloudInput, MaxInput
 from sharedmlp.ops.interface import FoldedLayer, FoldedLinear, Implementation, LinearArgmax
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold

@@ -8,6 +8,7 @@ read: in memory they would cost more, and most of all the first touch of each of
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,8 @@ class GroupTiles:
     @cached_property
     def chunks(self) -> list[list[Tile]]:
         """All centers in tiles, in chunks of whole clouds: no two write gradients of one point."""
-        step = max(1, tile_points(self.a) // self.num_neighbors)
+        # Twice the usual tile: there are many short calls for each.
+        step = max(1, 2 * tile_points(self.a) // self.num_neighbors)
         points = slice(0, self.num_neighbors)
         chunks = []
         for clouds in split_into_chunks(self._num_clouds, self.a):
@@ -160,3 +162,17 @@ class GroupGradients:
         if self._tiles.is_shared:
             self._a.add_(self._bias.total())
         return self._a, self._relative, self._weight.total().t().contiguous()
+
+
+def of_ends(found: tuple[Tensor, ...], relative: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return `GroupGradients.totals`, with z's in the shape of z, or None if it needs none."""
+    of_a, of_relative, of_weight = found
+    return of_a, of_relative.view(relative.shape) if len(of_relative) else None, of_weight
+
+
+def ends_fake(
+    a: Tensor, relative: Tensor, weight: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return empty `GroupGradients.totals`; the last argument says whether z needs one."""
+    pairs = relative.flatten(0, 2) if rest[-1] else relative.flatten(0, 2)[:0]
+    return a.new_empty(a.shape), a.new_empty(pairs.shape), weight.new_empty(weight.shape)
