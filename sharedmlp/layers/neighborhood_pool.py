@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from sharedmlp.layers.max_pool import SharedMLPMaxPool
@@ -14,8 +15,9 @@ from sharedmlp.layers.pointwise import (
     unknown_parts,
 )
 from sharedmlp.ops import cost
-from sharedmlp.ops.fused import run_max
-from sharedmlp.ops.gate import tensor_reasons, visible_reasons
+from sharedmlp.ops.fused import run_max, run_max_of
+from sharedmlp.ops.gate import result_dtype_of, tensor_reasons, visible_reasons
+from sharedmlp.ops.groups import Groups, normalize_groups
 from sharedmlp.ops.layer import PointwiseTensors
 from sharedmlp.ops.neighborhoods import (
     PairTensors,
@@ -23,7 +25,7 @@ from sharedmlp.ops.neighborhoods import (
     neighborhood_reasons,
     neighborhood_rows,
 )
-from sharedmlp.ops.plan import make_plan
+from sharedmlp.ops.plan import Plan, make_plan
 
 
 class NeighborhoodPool(SharedMLPMaxPool):
@@ -66,9 +68,45 @@ class NeighborhoodPool(SharedMLPMaxPool):
         rows = neighborhood_rows(pairs, sources, centers, neighbors)
         if rows is None:
             return None
-        values, positions = self._pool_rest(rest, rows.flatten(0, 1), return_indices)
+        clouds = rows.flatten(0, 1)
+        plan = self._plan_rest(rest, neighbors, return_indices)
+        values, positions = self._pool_rest(rest, plan, clouds, return_indices)
         shape = (*neighbors.shape[:2], self.out_channels)
         return values.view(shape), None if positions is None else positions.view(shape)
+
+    def pool_groups(
+        self, groups: Groups, features: Tensor | None, *, return_indices: bool
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """Apply the MLP to coordinates relative to centers, followed by features of the points.
+
+        Ask `points_reasons` before; there is more than one layer.
+
+        Args:
+            groups: The coordinates and the neighbors.
+            features: `(B, N, C)`, of the points; None for coordinates alone.
+            return_indices: Whether to tell which neighbors won.
+
+        Returns:
+            As `pool_points`.
+        """
+        first, *rest = self._pointwise()
+        plan = self._plan_rest(rest, groups.neighbors, return_indices)
+        device = groups.relative.device.type
+        with torch.autocast(device, enabled=False):
+            rows = normalize_groups(layer_tensors(first), groups, features)
+            if rows is None:
+                return None
+            found = None
+            if plan.path != "plain" and len(plan.layers) == len(rest):
+                found = run_max_of(plan, rows, self._search_dtype)
+            clouds = rows.rows() if found is None else None
+        if found is None:
+            assert clouds is not None
+            found = self._pool_rest(rest, plan, clouds, return_indices)
+        values, positions = found
+        shape = (*groups.neighbors.shape[:2], self.out_channels)
+        values = values.view(shape).to(result_dtype_of(self.layers[-1].linear.weight))
+        return values, None if positions is None else positions.view(shape)
 
     def points_reasons(self, sources: Tensor, centers: Tensor, *, must: bool) -> list[str]:
         """Say why the first layer cannot run on these points; empty if it can.
@@ -96,16 +134,29 @@ class NeighborhoodPool(SharedMLPMaxPool):
         least = 8 if len(widths) == 1 else 32  # measured; of several, only the first gains
         return neighbors.numel() * max(widths) * itemsize >= least * cost.MIB
 
-    def _pool_rest(
-        self, layers: list[PointwiseLayer], clouds: Tensor, return_indices: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Apply layers to `(G, K, H)` and take the max over K, fused if that pays."""
-        plan = make_plan(
-            [layer_tensors(layer) for layer in layers],
-            clouds.shape[0] * clouds.shape[1],
-            len(clouds),
-            needs_indices=return_indices,
+    def _plan_rest(
+        self, layers: list[PointwiseLayer], neighbors: Tensor, return_indices: bool
+    ) -> Plan:
+        """Decide how layers after the first, and the max, run on all pairs."""
+        return self._check_plan(
+            make_plan(
+                [layer_tensors(layer) for layer in layers],
+                neighbors.numel(),
+                neighbors.shape[0] * neighbors.shape[1],
+                needs_indices=return_indices,
+                search_dtype=self._search_dtype,
+                must=self.fused is True,
+            )
         )
+
+    def _pool_rest(
+        self,
+        layers: list[PointwiseLayer],
+        plan: Plan,
+        clouds: Tensor,
+        return_indices: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Apply layers to `(G, K, H)` and take the max over K."""
         y = self._layout.enter(clouds, -1)
         if plan.path != "plain":
             first = len(layers) - len(plan.layers)
@@ -113,7 +164,7 @@ class NeighborhoodPool(SharedMLPMaxPool):
                 y = layer(y)
             layers = layers[first:]
             clouds = self._layout.clouds(y, clouds.shape[1])
-            found = run_max(plan, clouds)
+            found = run_max(plan, clouds, self._search_dtype)
             if found is not None:
                 return found
         for layer in layers:

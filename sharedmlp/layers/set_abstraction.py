@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from sharedmlp.layers.arguments import refuse_channel_dim
-from sharedmlp.layers.max_pool import SharedMLPMaxPool
+from sharedmlp.layers.neighborhood_pool import NeighborhoodPool
+from sharedmlp.ops.gate import autocast_dtype
 from sharedmlp.ops.gather_rows import gather_rows
+from sharedmlp.ops.groups import Groups
 from sharedmlp.ops.neighbors import ball_query, farthest_points
 
 T = TypeVar("T", int, float)
@@ -32,6 +34,9 @@ class SetAbstraction(nn.Module):
     norm, which would subtract it again; a ball is never empty (`sharedmlp.neighbors.ball_query`);
     the coordinates come before the features with one scale and with several, where the authors'
     multi-scale layers have them after.
+
+    With `fused`, and more than one layer, the wide part of the first layer runs on points instead
+    of groups, its statistics exact, and no row of a group lies in memory (sharedmlp.ops.groups).
 
     Gradients reach the features and, through the relative coordinates, the points. Which points are
     sampled and grouped has none. `torch.export` and ONNX take the layer, `torch.jit.trace` does
@@ -85,7 +90,7 @@ class SetAbstraction(nn.Module):
                 f"is one scale, got radius={radius}, num_neighbors={num_neighbors} and "
                 f"{len(scales)} lists of channels"
             )
-        self.pools = nn.ModuleList(SharedMLPMaxPool(widths, **options) for widths in scales)
+        self.pools = nn.ModuleList(NeighborhoodPool(widths, **options) for widths in scales)
 
     @property
     def in_channels(self) -> int:
@@ -147,7 +152,7 @@ class SetAbstraction(nn.Module):
 
     def _pool(
         self,
-        pool: SharedMLPMaxPool,
+        pool: NeighborhoodPool,
         points: Tensor,
         features: Tensor | None,
         centers: Tensor,
@@ -155,6 +160,10 @@ class SetAbstraction(nn.Module):
         return_indices: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the features of one scale `(B, Q, out_channels)`, and the points that won them."""
+        if neighbors is not None:
+            found = self._run_on_points(pool, points, features, centers, neighbors, return_indices)
+            if found is not None:
+                return found
         rows = points if features is None else torch.cat([points, features], -1)
         if neighbors is None:
             grouped = rows[:, None]
@@ -166,6 +175,35 @@ class SetAbstraction(nn.Module):
             return pool(grouped), None
         values, winners = pool(grouped, return_indices=True)
         return values, winners if neighbors is None else neighbors.gather(-1, winners)
+
+    def _run_on_points(
+        self,
+        pool: NeighborhoodPool,
+        points: Tensor,
+        features: Tensor | None,
+        centers: Tensor,
+        neighbors: Tensor,
+        return_indices: bool,
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """Do what `_pool` does, the first layer on points; None if the groups have to be made."""
+        must = pool.fused is True
+        if pool.fused is False or type(pool) is not NeighborhoodPool or len(pool.layers) == 1:
+            return None
+        if not must and not pool.points_pay(neighbors, points.itemsize):
+            return None
+        if features is None or features.shape[-1] == 0:
+            features, known = None, points
+        else:
+            known = features
+        dtypes = {points.dtype, known.dtype} - {autocast_dtype(points)}
+        if len(dtypes) > 1 or pool.points_reasons(known, points, must=must):
+            return None
+        groups = Groups(gather_rows(points, neighbors) - centers[:, :, None], neighbors)
+        found = pool.pool_groups(groups, features, return_indices=return_indices)
+        if found is None:
+            return None
+        values, positions = found
+        return values, None if positions is None else neighbors.gather(-1, positions)
 
     def _check_inputs(self, points: Tensor, features: Tensor | None) -> None:
         shapes = [tuple(x.shape) for x in (points, features) if x is not None]
@@ -183,8 +221,8 @@ class SetAbstraction(nn.Module):
                 "or pass the features that are missing"
             )
 
-    def _scales(self) -> list[SharedMLPMaxPool]:
-        return cast("list[SharedMLPMaxPool]", list(self.pools))
+    def _scales(self) -> list[NeighborhoodPool]:
+        return cast("list[NeighborhoodPool]", list(self.pools))
 
     def extra_repr(self) -> str:
         """The arguments that the submodules do not show."""

@@ -14,16 +14,95 @@ layer's weight and bias.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sharedmlp.ops.gate import result_dtype_of
-from sharedmlp.ops.interface import FoldedLayer, FoldedLinear, Implementation
+from sharedmlp.ops.interface import FoldedLayer, FoldedLinear, Implementation, LinearArgmax
 from sharedmlp.ops.layer import PointwiseTensors, fold
 from sharedmlp.ops.plan import Plan
 from sharedmlp.ops.segments import Segments
 from sharedmlp.ops.statistics import BatchStatistics, sample_rows, shared_center
+
+
+class MaxInput(Protocol):
+    """What a plan's layers are applied to before the max: rows of clouds, or what makes them."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+
+    def sample(self) -> Tensor:
+        """Return about a thousand of the rows, evenly spaced, without their gradients."""
+
+    def moments(self, ops: Implementation, center: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `Implementation.moments` does."""
+
+    def linear_bn_relu(
+        self, ops: Implementation, layer: FoldedLinear, center: Tensor
+    ) -> tuple[MaxInput, Tensor, Tensor]:
+        """Do what `Implementation.linear_bn_relu` does."""
+
+    def linear_argmax(
+        self,
+        ops: Implementation,
+        weight: Tensor,
+        sign: Tensor,
+        center: Tensor,
+        *,
+        moments: bool,
+        search_dtype: torch.dtype,
+        layer: FoldedLinear | None = None,
+    ) -> LinearArgmax:
+        """Do what `Implementation.linear_argmax` does."""
+
+    def folded_max(self, ops: Implementation, layers: Sequence[FoldedLayer]) -> Tensor:
+        """Do what `Implementation.folded_max` does."""
+
+
+class CloudInput(NamedTuple):
+    """Rows that lie in memory.
+
+    Attributes:
+        clouds: `(G, N, C)`, or `(1, M, C)` with lengths.
+        lengths: As in `Implementation.linear_argmax`.
+    """
+
+    clouds: Tensor
+    lengths: Sequence[int] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return self.clouds.shape[0] * self.clouds.shape[1]
+
+    def sample(self) -> Tensor:
+        """See `MaxInput`."""
+        return sample_rows(self.clouds)
+
+    def moments(self, ops: Implementation, center: Tensor) -> tuple[Tensor, Tensor]:
+        """See `MaxInput`."""
+        return ops.moments(self.clouds.reshape(-1, self.clouds.shape[-1]), center)
+
+    def linear_bn_relu(
+        self, ops: Implementation, layer: FoldedLinear, center: Tensor
+    ) -> tuple[CloudInput, Tensor, Tensor]:
+        """See `MaxInput`."""
+        rows = self.clouds.reshape(-1, self.clouds.shape[-1])
+        rows, mean, second = ops.linear_bn_relu(rows, layer, center)
+        return CloudInput(rows.view(*self.clouds.shape[:2], -1), self.lengths), mean, second
+
+    def linear_argmax(
+        self, ops: Implementation, weight: Tensor, sign: Tensor, center: Tensor, **options: Any
+    ) -> LinearArgmax:
+        """See `MaxInput`."""
+        return ops.linear_argmax(self.clouds, weight, sign, center, lengths=self.lengths, **options)
+
+    def folded_max(self, ops: Implementation, layers: Sequence[FoldedLayer]) -> Tensor:
+        """See `MaxInput`."""
+        return ops.folded_max(self.clouds, layers)
 
 
 def run_max(
@@ -49,21 +128,33 @@ def run_max(
         "fold". None for both, with nothing changed, if a number in between is not finite: then the
         plain layers are to say what becomes of it.
     """
+    weight = plan.layers[-1].weight
+    with torch.autocast(clouds.device.type, enabled=False):
+        clouds = clouds.to(weight.dtype)
+        if plan.path == "fuse" and len(plan.layers) > 1:
+            clouds = clouds.contiguous()  # once, not in each pass
+        if segments is None:
+            found = run_max_of(plan, CloudInput(clouds), search_dtype)
+        else:
+            rows = CloudInput(segments.sort(clouds[0]), segments.lengths)
+            found = run_max_of(plan, rows, search_dtype)
+    if found is None:
+        return None
+    pooled, indices = found
+    if segments is not None and indices is not None:
+        pooled, indices = segments.restore(pooled, indices)
+    return pooled.to(result_dtype_of(weight)), indices
+
+
+def run_max_of(
+    plan: Plan, rows: MaxInput, search_dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None] | None:
+    """Do what `run_max` does, for any kind of rows in the weight's dtype, without autocast."""
     assert plan.implementation is not None
     layers, ops = plan.layers, plan.implementation
-    result_dtype = result_dtype_of(layers[-1].weight)
-    with torch.autocast(clouds.device.type, enabled=False):
-        clouds = clouds.to(layers[-1].weight.dtype)
-        if plan.path == "fold":
-            return ops.folded_max(clouds, _folded(layers)).to(result_dtype), None
-        lengths: Sequence[int] = ()
-        if segments is not None:
-            clouds, lengths = segments.sort(clouds[0]), segments.lengths
-        found = _fused_max(ops, layers, clouds, search_dtype, lengths)
-        if found is None:
-            return None
-        pooled, indices = found if segments is None else segments.restore(*found)
-        return pooled.to(result_dtype), indices
+    if plan.path == "fold":
+        return rows.folded_max(ops, _folded(layers)), None
+    return _fused_max(ops, layers, rows, search_dtype or layers[-1].weight.dtype)
 
 
 def run_mlp(plan: Plan, rows: Tensor) -> Tensor | None:
@@ -76,13 +167,11 @@ def run_mlp(plan: Plan, rows: Tensor) -> Tensor | None:
         if plan.path == "fold":
             return ops.folded_mlp(rows, _folded(layers)).to(result_dtype)
         statistics = BatchStatistics()
-        clouds = rows[None]
-        count = rows.new_full((1,), len(rows))
-        sample = sample_rows(clouds)
-        clouds, folded, _ = _fold_hidden(ops, layers, clouds, sample, count, statistics)
+        last, folded, _ = _fold_hidden(ops, layers, CloudInput(rows[None]), statistics)
         if not statistics.commit():
             return None
-        return ops.linear_bn_relu(clouds[0], folded, None)[0].to(result_dtype)
+        assert isinstance(last, CloudInput)
+        return ops.linear_bn_relu(last.clouds[0], folded, None)[0].to(result_dtype)
 
 
 def _folded(layers: Sequence[PointwiseTensors]) -> list[FoldedLayer]:
@@ -92,15 +181,12 @@ def _folded(layers: Sequence[PointwiseTensors]) -> list[FoldedLayer]:
 def _fused_max(
     ops: Implementation,
     layers: Sequence[PointwiseTensors],
-    clouds: Tensor,
-    search_dtype: torch.dtype | None,
-    lengths: Sequence[int],
+    rows: MaxInput,
+    search_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor] | None:
     *hidden, last = layers
     statistics = BatchStatistics()
-    pooled, indices = _max_before_activation(
-        ops, hidden, last, clouds, search_dtype or last.weight.dtype, lengths, statistics
-    )
+    pooled, indices = _max_before_activation(ops, hidden, last, rows, search_dtype, statistics)
     if not statistics.commit():
         return None
     pooled = last.activation(pooled)
@@ -116,9 +202,8 @@ def _max_before_activation(
     ops: Implementation,
     hidden: Sequence[PointwiseTensors],
     last: PointwiseTensors,
-    clouds: Tensor,
+    rows: MaxInput,
     search_dtype: torch.dtype,
-    lengths: Sequence[int],
     statistics: BatchStatistics,
 ) -> tuple[Tensor, Tensor]:
     """Return what the last activation sees at the maxima `(G, D)`, and their points."""
@@ -127,14 +212,13 @@ def _max_before_activation(
     if norm is not None and norm.weight is not None:
         sign = norm.weight.detach().sign()
     if norm is None or not norm.uses_batch_statistics:
-        found = ops.linear_argmax(
-            clouds,
+        found = rows.linear_argmax(
+            ops,
             weight,
             sign,
             torch.zeros_like(weight[0]),
             moments=False,
             search_dtype=search_dtype,
-            lengths=lengths,
         )
         statistics.check(found.values)
         if norm is None:
@@ -144,21 +228,21 @@ def _max_before_activation(
         variance: Tensor = norm.running_var
         centered = found.values + ((0 if bias is None else bias) - norm.running_mean)
     else:
-        count = clouds.new_full((1,), clouds.shape[0] * clouds.shape[1])
-        sample = sample_rows(clouds)
+        count = weight.new_full((1,), rows.num_rows)
         folded = None
         if hidden:
-            clouds, folded, sample = _fold_hidden(ops, hidden, clouds, sample, count, statistics)
+            rows, folded, sample = _fold_hidden(ops, hidden, rows, statistics)
+        else:
+            sample = rows.sample()
         center = shared_center(sample.mean(0), count, norm.group)
-        found = ops.linear_argmax(
-            clouds,
+        found = rows.linear_argmax(
+            ops,
             weight,
             sign,
             center,
             moments=True,
             search_dtype=search_dtype,
             layer=folded,
-            lengths=lengths,
         )
         moments = (found.mean, found.second_moment)
         variance, shift = statistics.of(last, norm, center, moments, count)
@@ -172,18 +256,17 @@ def _max_before_activation(
 def _fold_hidden(
     ops: Implementation,
     hidden: Sequence[PointwiseTensors],
-    clouds: Tensor,
-    sample: Tensor,
-    count: Tensor,
+    rows: MaxInput,
     statistics: BatchStatistics,
-) -> tuple[Tensor, FoldedLinear, Tensor]:
-    """Take clouds and sample up to the last hidden layer, and the sample through that one too.
+) -> tuple[MaxInput, FoldedLinear, Tensor]:
+    """Take rows up to the last hidden layer, and a sample of them through that one too.
 
     Returns:
-        The clouds before the last hidden layer `(G, N, C')`, that layer with batch norm folded in,
-        and the sample after it `(k, C)`.
+        The rows before the last hidden layer, that layer with batch norm folded in, and the sample
+        after it `(k, C)`.
     """
-    rows = clouds.reshape(-1, clouds.shape[-1])
+    sample = rows.sample()
+    count = sample.new_full((1,), rows.num_rows)
     folded: FoldedLinear | None = None
     for layer in hidden:
         norm = layer.norm
@@ -191,9 +274,9 @@ def _fold_hidden(
         # A constant near the mean of all rows, the same in all processes that share them.
         center = shared_center(sample.mean(0), count, norm.group)
         if folded is None:
-            mean, second = ops.moments(rows, center)
+            mean, second = rows.moments(ops, center)
         else:
-            rows, mean, second = ops.linear_bn_relu(rows, folded, center)
+            rows, mean, second = rows.linear_bn_relu(ops, folded, center)
         variance, shift = statistics.of(layer, norm, center, (mean, second), count)
         scale = torch.rsqrt(variance + norm.eps)
         if norm.weight is None or norm.bias is None:
@@ -205,4 +288,4 @@ def _fold_hidden(
         with torch.no_grad():
             sample = folded(sample)
     assert folded is not None
-    return rows.view(*clouds.shape[:2], -1), folded, sample
+    return rows, folded, sample

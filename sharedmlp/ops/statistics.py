@@ -12,7 +12,8 @@ from torch import Tensor, distributed
 
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors
 
-_SAMPLE = 1024
+# About how many rows a sample has.
+SAMPLE = 1024
 
 
 @torch.no_grad()
@@ -173,5 +174,5 @@ def sample_rows(clouds: Tensor) -> Tensor:
     """
     num_clouds, num_points, _ = clouds.shape
     count = num_clouds * num_points
-    numbers = torch.arange(0, count, max(1, count // _SAMPLE), device=clouds.device)
+    numbers = torch.arange(0, count, max(1, count // SAMPLE), device=clouds.device)
     return clouds.detach()[numbers // num_points, numbers % num_points]

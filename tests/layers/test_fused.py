@@ -10,8 +10,8 @@ from torch import nn
 
 from sharedmlp import SharedMLP, SharedMLPMaxPool
 from sharedmlp.layers.pointwise import layer_tensors
+from sharedmlp.ops.cpu import argmax_tiles, tiles
 from sharedmlp.ops.cpu import linear_argmax as argmax_op
-from sharedmlp.ops.cpu import tiles
 from sharedmlp.ops.fused import run_max
 from sharedmlp.ops.plan import make_plan
 from tests.covering import pairwise
@@ -173,9 +173,9 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
     torch.manual_seed(0)
     pool = SharedMLPMaxPool([*widths, widths[-1] + extra], backend=backend, fused=True).double()
     randomize(pool)
-    normal = tiles._CPU_POINTS, argmax_op.GATHERED
+    normal = tiles._CPU_POINTS, argmax_tiles.GATHERED
     # Tiles, and parts of them, of every relation to the clouds.
-    tiles._CPU_POINTS, argmax_op.GATHERED = columns, gathered
+    tiles._CPU_POINTS, argmax_tiles.GATHERED = columns, gathered
     try:
         x = clouds(*shape, widths[0])
         y = pool.train(training)(x)
@@ -186,7 +186,7 @@ def test_any_shape(shape, widths, extra, backend, columns, gathered, training):
             assert_close(y, expected(x).max(-2).values)
         compare_with_formula(pool, x, tied_points=True)
     finally:
-        tiles._CPU_POINTS, argmax_op.GATHERED = normal
+        tiles._CPU_POINTS, argmax_tiles.GATHERED = normal
 
 
 @pytest.mark.parametrize("training", [True, False])

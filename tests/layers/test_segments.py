@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharedmlp import SharedMLPMaxPool
-from sharedmlp.ops.cpu import linear_argmax as argmax_op
+from sharedmlp.ops.cpu import argmax_tiles
 from tests.covering import pairwise
 from tests.formula import Formula, compare_parameters, randomize, scale_of
 from tests.tolerances import assert_close
@@ -107,7 +107,7 @@ def test_rows_in_any_order(training):
 
 
 def test_few_numbers_gathered_at_a_time(monkeypatch):
-    monkeypatch.setattr(argmax_op, "GATHERED", 2 * 54)
+    monkeypatch.setattr(argmax_tiles, "GATHERED", 2 * 54)
     batch = batch_of([3] * 7)
     compare_flat(make(fused=True), normal(21, 3), batch, 7)
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sharedmlp.ops.cpu.argmax_tiles import CloudTiles, RowTiles
 from sharedmlp.ops.cpu.threads import run_chunks
-from sharedmlp.ops.cpu.tiles import split_clouds, split_rows, tile_points
+from sharedmlp.ops.cpu.tiles import Tile, split_rows, tile_points
 from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.interface import FoldedLayer
@@ -21,23 +22,23 @@ from sharedmlp.ops.layer import Activation
 
 def folded_max(clouds: Tensor, layers: Sequence[FoldedLayer]) -> Tensor:
     """See `Implementation.folded_max`."""
-    pooled: Tensor = _folded_max(clouds, *_flatten(layers))
+    pooled: Tensor = _folded_max(clouds, *flatten_layers(layers))
     return pooled
 
 
 def folded_max_mean(clouds: Tensor, layers: Sequence[FoldedLayer]) -> Tensor:
     """Apply layers and take the maxima and the means, `(G, N, C) -> (G, 2D)`."""
-    pooled: Tensor = _folded_max_mean(clouds, *_flatten(layers))
+    pooled: Tensor = _folded_max_mean(clouds, *flatten_layers(layers))
     return pooled
 
 
 def folded_mlp(rows: Tensor, layers: Sequence[FoldedLayer]) -> Tensor:
     """See `Implementation.folded_mlp`."""
-    y: Tensor = _folded_mlp(rows, *_flatten(layers))
+    y: Tensor = _folded_mlp(rows, *flatten_layers(layers))
     return y
 
 
-def _flatten(
+def flatten_layers(
     layers: Sequence[FoldedLayer],
 ) -> tuple[list[Tensor], list[Tensor], str, list[float]]:
     """Return the layers as a custom op takes them."""
@@ -49,12 +50,13 @@ def _flatten(
     )
 
 
-def _unflatten(
+def unflatten_layers(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     activations: str,
     parameters: Sequence[float],
 ) -> list[FoldedLayer]:
+    """Return the layers again."""
     kinds = [Activation(*kind) for kind in zip(activations.split(), parameters, strict=True)]
     return [FoldedLayer(*parts) for parts in zip(weights, biases, kinds, strict=True)]
 
@@ -66,23 +68,38 @@ def _max_forward(
     activations: str,
     parameters: Sequence[float],
 ) -> Tensor:
-    *hidden, last = _unflatten(weights, biases, activations, parameters)
     # The products then fit a smaller cache.
-    chunks = split_clouds(clouds, size=tile_points(clouds) // 2)
+    tiles = CloudTiles(clouds, (), tile_points(clouds) // 2)
+    return max_of_tiles(tiles, unflatten_layers(weights, biases, activations, parameters))
+
+
+def max_of_tiles(tiles: RowTiles, layers: Sequence[FoldedLayer]) -> Tensor:
+    """Do what `Implementation.folded_max` does, for rows in tiles."""
+    *hidden, last = layers
     out_channels = len(last.weight)
-    maxima = clouds.new_full((len(clouds), out_channels), -torch.inf)
+    maxima = last.weight.new_full((tiles.num_groups, out_channels), -torch.inf)
 
     def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
-            for tile in chunks[number]:
-                rows = _apply(hidden, tile.of(clouds).reshape(-1, clouds.shape[-1]))
-                products = workspace().products.take(rows, out_channels, len(rows))
-                torch.mm(last.weight, rows.t(), out=products)
-                best = products.view(out_channels, len(tile.lengths), -1).amax(-1).t()
-                maxima[tile.clouds] = torch.maximum(maxima[tile.clouds], best)
+            for tile in tiles.chunks[number]:
+                rows = tiles.rows(tile)
+                rows = _apply(hidden, rows.reshape(-1, rows.shape[-1]))
+                maxima[tile.clouds] = torch.maximum(maxima[tile.clouds], _largest(rows, tile, last))
 
-    run_chunks(worker, len(chunks))
+    run_chunks(worker, len(tiles.chunks))
     return last.activation(maxima.add_(last.bias))
+
+
+def _largest(rows: Tensor, tile: Tile, last: FoldedLayer) -> Tensor:
+    """Return the largest products of a tile's rows `(m, C)`, `(g, D)`."""
+    out_channels = len(last.weight)
+    if len(tile.lengths) == 1:
+        products = workspace().products.take(rows, out_channels, len(rows))
+        return torch.mm(last.weight, rows.t(), out=products).amax(-1)[None]
+    # Of small clouds the maxima are taken over vectors of channels.
+    products = workspace().products.take(rows, len(rows), out_channels)
+    torch.mm(rows, last.weight.t(), out=products)
+    return products.view(len(tile.lengths), -1, out_channels).amax(1)
 
 
 def _max_mean_forward(
@@ -92,7 +109,7 @@ def _max_mean_forward(
     activations: str,
     parameters: Sequence[float],
 ) -> Tensor:
-    *hidden, last = _unflatten(weights, biases, activations, parameters)
+    *hidden, last = unflatten_layers(weights, biases, activations, parameters)
     num_clouds, num_points, _ = clouds.shape
     size = tile_points(clouds) // 2
     chunks = split_clouds(clouds, size=size, whole_clouds=False)
@@ -121,7 +138,7 @@ def _mlp_forward(
     activations: str,
     parameters: Sequence[float],
 ) -> Tensor:
-    layers = _unflatten(weights, biases, activations, parameters)
+    layers = unflatten_layers(weights, biases, activations, parameters)
     chunks = split_rows(rows)
     y = rows.new_empty(len(rows), len(weights[-1]))
 

@@ -14,24 +14,23 @@ Clouds of equal and of different sizes differ in how they are split into tiles, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.linear_bn_relu import LinearBNReLUGradients, write_layer
-from sharedmlp.ops.cpu.search import best_points, is_better, products_at
-from sharedmlp.ops.cpu.sums import MomentSums, PartialSums, moment_gradients
-from sharedmlp.ops.cpu.threads import run_chunks
-from sharedmlp.ops.cpu.tiles import Tile, split_clouds
-from sharedmlp.ops.cpu.workspace import workspace
+from sharedmlp.ops.cpu.argmax_tiles import (
+    CloudGradients,
+    CloudTiles,
+    folded_linear,
+    search_tiles,
+    tile_gradients,
+)
+from sharedmlp.ops.cpu.sums import moment_gradients
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.interface import FoldedLinear, LinearArgmax
-from sharedmlp.ops.reference import double_backward, first_rows, linear_at
-
-# Numbers gathered for the gradients at a time, so that they stay in the caches.
-GATHERED = 2**19
+from sharedmlp.ops.reference import double_backward, linear_at
 
 
 def linear_argmax(
@@ -52,14 +51,6 @@ def linear_argmax(
     )
 
 
-def _folded(
-    center: Tensor | None, weight: Tensor | None, bias: Tensor | None
-) -> FoldedLinear | None:
-    if center is None or weight is None or bias is None:
-        return None
-    return FoldedLinear(center, weight, bias)
-
-
 def _forward(
     clouds: Tensor,
     weight: Tensor,
@@ -72,40 +63,9 @@ def _forward(
     search_dtype: torch.dtype,
     lengths: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    layer = _folded(layer_center, layer_weight, layer_bias)
-    out_channels, channels = weight.shape
-    chunks = split_clouds(clouds, lengths)
-    values = clouds.new_empty(len(lengths) or len(clouds), out_channels)
-    indices = torch.empty_like(values, dtype=torch.int64)
-    sums = MomentSums(len(chunks), clouds, channels)
-    signed_weight = weight * sign[:, None]
-    search_weight = signed_weight.to(search_dtype)
-
-    def worker(numbers: Iterator[int]) -> None:
-        for number in numbers:
-            for tile in chunks[number]:
-                own = tile.clouds
-                centered = _Rows(tile.of(clouds), layer, center).centered
-                if moments:
-                    sums.add(number, centered)
-                best, where = best_points(search_weight, tile.pad(centered), len(tile.lengths))
-                where = tile.unpad(where)
-                if search_dtype != clouds.dtype:
-                    rows = where + tile.first_rows(where.device)
-                    best = products_at(centered, rows, signed_weight)
-                if tile.start == 0:
-                    values[own], indices[own] = best, where
-                else:
-                    better = is_better(best, values[own])
-                    values[own] = torch.where(better, best, values[own])
-                    indices[own] = torch.where(better, where + tile.start, indices[own])
-
-    run_chunks(worker, len(chunks))
-    # The value without the sign; if the sign is zero, that of the first point.
-    first = clouds[0, first_rows(clouds, lengths)] if lengths else clouds[:, 0]
-    first = first if layer is None else layer(first)
-    values = torch.where(sign == 0, (first - center) @ weight.t(), values * sign)
-    return values, indices, *sums.means(clouds.shape[0] * clouds.shape[1])
+    layer = folded_linear(layer_center, layer_weight, layer_bias)
+    tiles = CloudTiles(clouds, lengths)
+    return search_tiles(tiles, layer, weight, sign, center, moments, search_dtype)
 
 
 def _fake(
@@ -141,7 +101,7 @@ def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         def formula(
             clouds: Tensor, weight: Tensor, *folded: Tensor | None
         ) -> tuple[Tensor, Tensor, Tensor]:
-            return linear_at(clouds, weight, _folded(*folded), center, indices, ctx.lengths)
+            return linear_at(clouds, weight, folded_linear(*folded), center, indices, ctx.lengths)
 
         of_outputs = (of_values, of_mean, of_second)
         return (*double_backward(formula, (clouds, weight, *folded), of_outputs), *[None] * 5)
@@ -190,46 +150,13 @@ def _gradient_forward(
     Each value sends `gradient * W_d` to its point and `gradient * (x - center)` to its row of the
     weight. The moments send `offset + matrix (x - center)` to every point.
     """
-    layer = _folded(layer_center, layer_weight, layer_bias)
-    of_clouds = torch.empty_like(
-        clouds if needs_clouds else clouds[:0], memory_format=torch.contiguous_format
+    layer = folded_linear(layer_center, layer_weight, layer_bias)
+    tiles = CloudTiles(clouds, lengths)
+    of_clouds = CloudGradients(clouds, needs_clouds)
+    others = tile_gradients(
+        tiles, of_clouds, layer, weight, center, indices, of_values, offset, matrix
     )
-    chunks = split_clouds(clouds, lengths)
-    of_weight = PartialSums(workspace().weight_sums, len(chunks), weight, *weight.shape)
-    of_layer = None if layer is None else LinearBNReLUGradients(len(chunks), layer.weight)
-
-    def worker(numbers: Iterator[int]) -> None:
-        for number in numbers:
-            for tile in chunks[number]:
-                rows = _Rows(tile.of(clouds), layer, center)
-                out = tile.rows(of_clouds) if needs_clouds else None
-                gradient = out
-                if layer is not None:
-                    gradient = workspace().gradients.take(clouds, *rows.centered.shape)
-                if gradient is not None:
-                    if offset is None or matrix is None:
-                        gradient.zero_()
-                    else:
-                        torch.addmm(offset, rows.centered, matrix, out=gradient)
-                for found, channels, sent in _found_in(tile, indices, of_values, weight):
-                    points = rows.centered.index_select(0, found)
-                    points = points.view(*sent.shape[:2], len(center))
-                    if len(points) == 1 and isinstance(channels, slice):  # in one pass
-                        of_weight[number].addcmul_(points[0], sent[0])
-                    else:
-                        of_weight[number][channels] += points.mul_(sent).sum(0)
-                    if gradient is not None:
-                        sent = weight[channels] * sent
-                        gradient.index_add_(0, found, sent.flatten(0, 1))
-                if layer is not None and of_layer is not None and gradient is not None:
-                    of_layer.add(number, gradient, rows.outputs, rows.inputs)
-                    if out is not None:
-                        torch.mm(gradient, layer.weight, out=out)
-
-    run_chunks(worker, len(chunks))
-    if of_layer is None:
-        return of_clouds, of_weight.total(), weight.new_empty(0), weight.new_empty(0)
-    return (of_clouds, of_weight.total(), *of_layer.totals())
+    return (of_clouds.total, *others)
 
 
 def _gradient_fake(
@@ -253,49 +180,6 @@ def _gradient_fake(
         weight.new_empty(0 if layer_weight is None else layer_weight.shape),
         weight.new_empty(0 if layer_weight is None else layer_weight.shape[0]),
     )
-
-
-class _Rows:
-    """The rows of a tile `(g, n, C)`, in the workspace: those of its last tile are gone.
-
-    Attributes:
-        inputs: What the layer's weight is multiplied by, `(g * n, C')`; unset without a layer.
-        outputs: What the layer makes of them, `(g * n, C)`; unset without a layer.
-        centered: The outputs, or the rows themselves, less the center.
-    """
-
-    def __init__(self, tile: Tensor, layer: FoldedLinear | None, center: Tensor) -> None:
-        own, count = workspace(), tile.shape[0] * tile.shape[1]
-        self.centered = own.centered.take(tile, count, len(center))
-        if layer is None:
-            torch.sub(tile, center, out=self.centered.view(tile.shape))
-            return
-        self.inputs = own.inputs.take(tile, count, tile.shape[-1])
-        self.outputs = own.outputs.take(tile, count, len(center))
-        write_layer(layer, tile.reshape(count, -1), self.inputs, self.outputs)
-        torch.sub(self.outputs, center, out=self.centered)
-
-
-def _found_in(
-    tile: Tile, indices: Tensor, of_values: Tensor, weight: Tensor
-) -> Iterator[tuple[Tensor, slice | Tensor, Tensor]]:
-    """Yield the points found among a tile's: of g clouds at a time, w in each.
-
-    Yields:
-        Their rows in the tile `(g * w,)`, their channels (w of them), and the gradients of their
-        values `(g, w, 1)`.
-    """
-    if tile.is_whole:
-        rows = indices[tile.clouds] + tile.first_rows(indices.device)
-        gradients = of_values[tile.clouds, :, None]
-        step = max(1, GATHERED // weight.numel())
-        for i in range(0, len(rows), step):
-            yield rows[i : i + step].flatten(), slice(None), gradients[i : i + step]
-        return
-    cloud = tile.clouds.start
-    rows = indices[cloud] - tile.start
-    (channels,) = ((rows >= 0) & (rows < tile.lengths[0])).nonzero(as_tuple=True)
-    yield rows[channels], channels, of_values[cloud, channels][None, :, None]
 
 
 _gradient = custom_op("linear_argmax_backward", _gradient_forward, _gradient_fake)

@@ -205,18 +205,19 @@ class LinearBNReLUGradients:
 
     def __init__(self, num_chunks: int, weight: Tensor) -> None:
         own = workspace()
-        self._weight = PartialSums(own.hidden_weight_sums, num_chunks, weight, *weight.shape)
+        # Transposed: a product with few rows is faster than one with few columns.
+        self._weight = PartialSums(own.hidden_weight_sums, num_chunks, weight, *weight.t().shape)
         self._bias = PartialSums(own.hidden_bias_sums, num_chunks, weight, len(weight))
 
     def add(self, chunk: int, gradient: Tensor, y: Tensor, inputs: Tensor) -> None:
         """Take the gradient `(M, D)` of y back through ReLU, in place, and add the layer's."""
         torch.ops.aten.threshold_backward(gradient, y, 0, grad_input=gradient)
-        self._weight[chunk].addmm_(gradient.t(), inputs)
+        self._weight[chunk].addmm_(inputs.t(), gradient)
         self._bias[chunk].add_(gradient.sum(0))
 
     def totals(self) -> tuple[Tensor, Tensor]:
         """Return the gradients of the weight `(D, C)` and of the bias `(D,)`."""
-        return self._weight.total(), self._bias.total()
+        return self._weight.total().t().contiguous(), self._bias.total()
 
 
 _moments_gradient = custom_op(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,10 @@ def best_points(weight: Tensor, centered: Tensor, num_clouds: int) -> tuple[Tens
         num_clouds: g.
     """
     out_channels, count = len(weight), len(centered)
+    if num_clouds > 1 and weight.dtype == centered.dtype and centered.device.type == "cpu":
+        found = _best_of_several(weight, centered, num_clouds)
+        if found is not None:
+            return found
     points = centered.to(weight.dtype).t()
     buffer = workspace().products
     if num_clouds > 1 or centered.device.type != "cpu":
@@ -45,6 +51,25 @@ def best_points(weight: Tensor, centered: Tensor, num_clouds: int) -> tuple[Tens
         return best[None], where[None]
     members = groups.gather(2, column[:, None, None].expand(-1, groups.shape[1], 1))
     return best[None], (members[..., 0].argmax(1) * _GROUP + column)[None]
+
+
+def _best_of_several(
+    weight: Tensor, centered: Tensor, num_clouds: int
+) -> tuple[Tensor, Tensor] | None:
+    """Do what `best_points` does for several clouds; None if a product is NaN.
+
+    The products of a point lie together, so that all passes run over vectors of channels. The first
+    point is that with the largest mark, of the points that equal the maximum.
+    """
+    num_points = len(centered) // num_clouds
+    products = workspace().products.take(centered, num_clouds, num_points, len(weight))
+    torch.mm(centered, weight.t(), out=products.flatten(0, 1))
+    best = products.amax(1, keepdim=True)
+    if math.isnan(best.sum().item()):  # also if it is infinities that cancel
+        return None
+    marks = torch.arange(num_points, 0, -1, dtype=products.dtype)
+    products.eq_(best).mul_(marks[:, None])
+    return best[:, 0], products.amax(1).neg_().add_(num_points).long()
 
 
 def is_better(values: Tensor, earlier: Tensor) -> Tensor:

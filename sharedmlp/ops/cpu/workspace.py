@@ -56,6 +56,10 @@ class Workspace:
         positions: At which position the largest was found, as floating-point numbers, `(q, D)`.
         pair_gradients: Gradients of the pairs of a tile's centers, `(q, K, D)`.
         end_sums: The sums of the two ends of some rows, `(m, D)`.
+        rows: Rows of a tile of groups, `(m, D)`.
+        row_gradients: Their gradients, `(m, D)`.
+        group_weight_sums: Gradients of the weight of the relative coordinates, `(chunks, P, D)`.
+        group_bias_sums: Gradients of what is the same for all points, `(chunks, D)`.
     """
 
     inputs: Buffer = field(default_factory=Buffer)
@@ -75,6 +79,10 @@ class Workspace:
     positions: Buffer = field(default_factory=Buffer)
     pair_gradients: Buffer = field(default_factory=Buffer)
     end_sums: Buffer = field(default_factory=Buffer)
+    rows: Buffer = field(default_factory=Buffer)
+    row_gradients: Buffer = field(default_factory=Buffer)
+    group_weight_sums: Buffer = field(default_factory=Buffer)
+    group_bias_sums: Buffer = field(default_factory=Buffer)
 
 
 class _OfThread(local):
