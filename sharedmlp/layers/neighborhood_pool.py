@@ -105,7 +105,7 @@ class NeighborhoodPool(SharedMLPMaxPool):
             found = self._pool_rest(rest, plan, clouds, return_indices)
         values, positions = found
         shape = (*groups.neighbors.shape[:2], self.out_channels)
-        values = values.view(shape).to(result_dtype_of(self.layers[-1].linear.weight))
+        values = values.view(shape).to(result_dtype_of(layer_tensors(rest[-1]).weight))
         return values, None if positions is None else positions.view(shape)
 
     def points_reasons(self, sources: Tensor, centers: Tensor, *, must: bool) -> list[str]:

@@ -152,10 +152,10 @@ def normalize_groups(
     if norm is None or not norm.uses_batch_statistics:
         weight, bias = fold(layer)
         of_coordinates, of_features = weight[:, :width], weight[:, width:]
-        a = bias[None, None] if features is None else features @ of_features.t() + bias
-        if not is_finite(a.sum() + groups.relative.sum()):
+        of_points = bias[None, None] if features is None else features @ of_features.t() + bias
+        if not is_finite(of_points.sum() + groups.relative.sum()):
             return None
-        return NormalizedGroups(a, of_coordinates, groups, slope)
+        return NormalizedGroups(of_points, of_coordinates, groups, slope)
     of_coordinates, of_features = layer.weight[:, :width], layer.weight[:, width:]
     a = None if features is None else features @ of_features.t()
     normalized = _batch_norm(layer, norm, a, of_coordinates, groups)

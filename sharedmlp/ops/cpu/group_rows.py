@@ -64,8 +64,8 @@ def _rows_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     a, relative, weight, neighbors = ctx.saved_tensors
     if torch.is_grad_enabled():  # somebody will differentiate the gradients again
 
-        def formula(*ends: Tensor) -> tuple[Tensor]:
-            return (group_formula(*ends, neighbors, ctx.slope),)
+        def formula(a: Tensor, relative: Tensor, weight: Tensor) -> tuple[Tensor]:
+            return (group_formula(a, relative, weight, neighbors, ctx.slope),)
 
         return (*double_backward(formula, (a, relative, weight), (gradient,)), None, None)
     found = _rows_gradient(
@@ -122,8 +122,10 @@ def _moments_backward(ctx: Any, of_mean: Tensor, of_second: Tensor) -> tuple[Ten
     a, relative, weight, neighbors, center = ctx.saved_tensors
     if torch.is_grad_enabled():  # somebody will differentiate the gradients again
 
-        def formula(*ends: Tensor) -> tuple[Tensor, ...]:
-            return moments(group_formula(*ends, neighbors, ctx.slope).flatten(0, 2), center)
+        def formula(a: Tensor, relative: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+            return moments(
+                group_formula(a, relative, weight, neighbors, ctx.slope).flatten(0, 2), center
+            )
 
         found = double_backward(formula, (a, relative, weight), (of_mean, of_second))
         return (*found, None, None, None)
