@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sharedmlp.ops.cpu.argmax_tiles import CloudTiles, RowTiles
 from sharedmlp.ops.cpu.threads import run_chunks
-from sharedmlp.ops.cpu.tiles import Tile, split_rows, tile_points
+from sharedmlp.ops.cpu.tiles import Tile, split_clouds, split_rows, tile_points
 from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.interface import FoldedLayer
