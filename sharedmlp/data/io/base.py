@@ -72,6 +72,9 @@ class PointCloud:
     labels: NDArray[np.int64] | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.points)
+
 
 PointArray: TypeAlias = NDArray[np.generic]
 """(N, 3 or more) numbers without names: x, y, z, and what `columns.py` takes the others for."""

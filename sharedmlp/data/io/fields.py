@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,11 +12,12 @@ from sharedmlp.data.io.base import FormatError, PointArray, PointCloud
 
 # Lower case. If a file has several names of one meaning, the first one counts.
 _COMPONENTS = {
-    "points": (("x",), ("y",), ("z",)),
+    # ParaView writes vectors as `Points:0`, `Points:1`, `Points:2`.
+    "points": (("x", "points:0"), ("y", "points:1"), ("z", "points:2")),
     "normals": (
-        ("nx", "normal_x", "normalx", "n_x"),
-        ("ny", "normal_y", "normaly", "n_y"),
-        ("nz", "normal_z", "normalz", "n_z"),
+        ("nx", "normal_x", "normalx", "n_x", "normals:0"),
+        ("ny", "normal_y", "normaly", "n_y", "normals:1"),
+        ("nz", "normal_z", "normalz", "n_z", "normals:2"),
     ),
     "colors": (
         ("red", "r", "diffuse_red", "color_red"),
@@ -35,20 +37,25 @@ _SCALARS = {
         *("category", "segment"),
     ),
 }
+_DECORATION = re.compile(r"^[\"']|[\"']$|^scalar([ _]field)?[ _]|\s*[\[(][^\])]*[\])]$")
 # How far from 1 the length of a normal may be: text has two digits and more.
 _LENGTH_TOLERANCE = 0.05
 _LARGEST_COLOR = 65535
 
 
 def canonical_name(name: str) -> str:
-    """Return a field's name as the tables above have it; CloudCompare writes `scalar_Label`."""
-    return name.strip().strip("\"'").lower().removeprefix("scalar_").removeprefix("scalar ").strip()
+    """Return a field's name as the tables above have it.
+
+    `X [m]` is x, and `scalar_Label` and `Scalar field Label`, as CloudCompare has it, are label.
+    """
+    return _DECORATION.sub("", name.strip().lower())
 
 
 def has_coordinates(names: Mapping[str, object] | tuple[str, ...]) -> bool:
     """Return whether fields of these names give x, y and z."""
     known = {canonical_name(name) for name in names}
-    return {"x", "y", "z"} <= known or not known.isdisjoint(_VECTORS["points"])
+    components = all(not known.isdisjoint(names) for names in _COMPONENTS["points"])
+    return components or not known.isdisjoint(_VECTORS["points"])
 
 
 def cloud_from_fields(fields: Mapping[str, PointArray]) -> PointCloud:

@@ -17,25 +17,42 @@ from sharedmlp.data.io.base import (
     PointCloud,
     read_file,
 )
-from sharedmlp.data.io.gltf import check_gltf, read_gltf
+from sharedmlp.data.io.gltf import read_gltf
+from sharedmlp.data.io.hdf5_cloud import read_hdf5_cloud
+from sharedmlp.data.io.kitti import read_kitti
+from sharedmlp.data.io.las import read_las
+from sharedmlp.data.io.obj import read_obj
 from sharedmlp.data.io.off import read_off
+from sharedmlp.data.io.pcd import read_pcd
 from sharedmlp.data.io.ply import read_ply
-from sharedmlp.data.io.points import read_npy, read_text
-from sharedmlp.data.io.trimesh_reader import read_with_trimesh, require_trimesh
+from sharedmlp.data.io.point_text import read_pts, read_text
+from sharedmlp.data.io.points import read_npy, read_npz
+from sharedmlp.data.io.signatures import recognize_content
+from sharedmlp.data.io.stl import read_stl
+from sharedmlp.data.io.trimesh_reader import require_trimesh
 
-# Of trimesh's formats those that it reads by itself, with memory in proportion to the file. Its
-# readers of COLLADA, 3MF, 3DXML, archives and others, which need further packages, unfold whatever
-# a small file nests: entities of XML, instances of instances, compressed files.
+# No COLLADA, 3MF, 3DXML and archives: their readers unfold whatever a small file nests, entities of
+# XML, instances of instances, compressed files.
 FORMATS: dict[str, Format] = {
     ".off": Format("mesh", read_off),
-    ".obj": Format("mesh", read_with_trimesh),
+    ".obj": Format("mesh", read_obj),
     ".ply": Format("mesh", read_ply),
-    ".stl": Format("mesh", read_with_trimesh),
-    ".stl_ascii": Format("mesh", read_with_trimesh),
-    ".glb": Format("mesh", read_gltf, check_gltf),
-    ".gltf": Format("mesh", read_gltf, check_gltf),
+    ".stl": Format("mesh", read_stl),
+    ".stl_ascii": Format("mesh", read_stl),
+    ".glb": Format("mesh", read_gltf),
+    ".gltf": Format("mesh", read_gltf),
     ".npy": Format("cloud", read_npy),
+    ".npz": Format("cloud", read_npz),
+    ".pcd": Format("cloud", read_pcd),
+    ".las": Format("cloud", read_las),
+    ".laz": Format("cloud", read_las),
+    ".h5": Format("cloud", read_hdf5_cloud, found_in_folders=False),
+    ".hdf5": Format("cloud", read_hdf5_cloud, found_in_folders=False),
+    ".bin": Format("cloud", read_kitti, found_in_folders=False),
     ".xyz": Format("cloud", read_text),
+    ".asc": Format("cloud", read_text),
+    ".pts": Format("cloud", read_pts),
+    ".csv": Format("cloud", read_text, found_in_folders=False),
     ".txt": Format("cloud", read_text, found_in_folders=False),
 }
 
@@ -76,7 +93,9 @@ def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
             entry.check(path, content)
         return entry.read(path, content)
     except FormatError as error:
-        raise MeshReadError(path, str(error)) from error
+        other = recognize_content(content, suffix) if entry.kind == "cloud" else None
+        reason = f"{error} (its content is {other})" if other else str(error)
+        raise MeshReadError(path, reason) from error
     except ImportError:
         raise
     except Exception as error:  # parsers raise whatever they run into

@@ -44,7 +44,9 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
     path = Path(path)
     arrays = read_arrays(path)
     if not isinstance(arrays, MeshArrays):
-        raise MeshReadError(path, "holds points and no faces, expected a mesh")
+        raise MeshReadError(
+            path, f"a point cloud: {len(arrays):,} points and no faces, expected a mesh"
+        )
     return make_mesh(path, arrays)
 
 

@@ -1,21 +1,63 @@
-"""PLY files of meshes: parsed by trimesh and held against the face count of their header."""
+"""PLY files: triangles, or points if there are no faces."""
 
-import re
 from pathlib import Path
 
-from sharedmlp.data.io.base import MeshArrays, check_triangle_count
-from sharedmlp.data.io.trimesh_reader import read_with_trimesh
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedmlp.data.io.base import FormatError, MeshArrays, PointCloud
+from sharedmlp.data.io.ply_body import PlyLists, PlyTable, read_ply_body
+from sharedmlp.data.io.ply_cloud import cloud_from_vertices
+from sharedmlp.data.io.ply_header import parse_ply_header
+from sharedmlp.data.io.polygons import cut_into_triangles, strip_triangles
+from sharedmlp.data.io.text import convert_to_utf8
+
+_INDEX_NAMES = ("vertex_indices", "vertex_index")
 
 
-def read_ply(path: Path, content: bytes) -> MeshArrays:
-    """Read a mesh.
+def read_ply(path: Path, content: bytes) -> MeshArrays | PointCloud:
+    """Read the triangles of a PLY file, or its points if it has no faces.
+
+    Read are ASCII and both binary forms, properties of any type, faces of any sizes and triangle
+    strips.
+
+    Returns:
+        The mesh, or the points with what else the file says of them.
 
     Raises:
-        FormatError: If there are fewer faces than the header promises; of a text file that is cut
-            short, trimesh reads what is there.
-        Exception: Whatever the parsing runs into.
+        FormatError: If the content is not what the header says.
     """
-    header = content[:65536].partition(b"end_header")[0]
-    count = re.search(rb"^\s*element\s+face\s+(\d{1,18})\s*$", header, re.MULTILINE)
-    mesh = read_with_trimesh(path, content)
-    return check_triangle_count(mesh, int(count[1]) if count else 0)
+    content = convert_to_utf8(content)
+    header = parse_ply_header(content)
+    tables = read_ply_body(content, header)
+    vertices = tables.get("vertex")
+    if vertices is None:
+        raise FormatError("it has no element 'vertex'")
+    missing = [name for name in "xyz" if not isinstance(vertices.get(name), np.ndarray)]
+    if missing:
+        raise FormatError(f"its vertices have no property {missing[0]!r}")
+    points = _stack(vertices, ("x", "y", "z"))
+    counts = {element.name: element.count for element in header.elements}
+    parts = []
+    if counts.get("face"):
+        parts.append(cut_into_triangles(points, *_find_indices(tables, "face")))
+    if counts.get("tristrips"):
+        parts.append(strip_triangles(*_find_indices(tables, "tristrips")))
+    if parts:
+        return MeshArrays(points, np.concatenate(parts))
+    return cloud_from_vertices(vertices, header)
+
+
+def _stack(table: PlyTable, names: tuple[str, ...]) -> NDArray[np.float64]:
+    return np.stack([np.asarray(table[name], dtype=np.float64) for name in names], axis=1)
+
+
+def _find_indices(tables: dict[str, PlyTable], element: str) -> PlyLists:
+    """Return the vertex numbers of an element."""
+    for name in _INDEX_NAMES:
+        indices = tables[element].get(name)
+        if isinstance(indices, PlyLists) and indices.values.dtype.kind in "iu":
+            return indices
+    raise FormatError(
+        f"its element {element!r} has no property 'vertex_indices', a list of integers"
+    )
