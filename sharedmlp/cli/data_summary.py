@@ -142,6 +142,6 @@ def _print_counts(stores: Mapping[str, PointCloudStore], class_names: Sequence[s
         print(f"{name:<{width}}" + "".join(f"{counts[split][label]:>8}" for split in splits))
     for split in splits:
         print(f"{split}: {len(stores[split])} clouds in {len(class_names)} classes")
-    for split, what in _WITHOUT.items():
-        if split not in stores:
-            print(f"{split}: none, {what}")
+    for missing, what in _WITHOUT.items():
+        if missing not in stores:
+            print(f"{missing}: none, {what}")

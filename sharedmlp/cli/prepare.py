@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from sharedmlp.data import (
     summarize_left_out,
 )
 from sharedmlp.data.build import find_cache_folder
+from sharedmlp.data.folder_scan import Split
 
 
 def run(args: Sequence[str]) -> None:
@@ -118,12 +119,15 @@ def _open_splits(
         "num_workers": options.num_workers,
         "cache_dir": options.cache_dir,
     }
+    splits: list[Split]
     features = tuple(options.features)
     if is_modelnet40_normals(source):
         if set(features) - {"normals"}:
             raise DataError(f"{source}: its clouds have normals alone, got {list(features)}")
-        open_split = partial(prepare_modelnet40_normals, source, normals=bool(features), **settings)
-        name, splits = "modelnet40_normal_resampled", [s for s in SPLITS if s != "val"]
+        open_split: Callable[..., PointCloudStore] = partial(
+            prepare_modelnet40_normals, source, normals=bool(features), **settings
+        )
+        name, splits = "modelnet40_normal_resampled", ["train", "test"]
         summary = Summary(source, name, options.up_axis or "y", features)
     elif is_hdf5_set(source):
         open_split = partial(read_hdf5, source, features=features)
@@ -145,4 +149,4 @@ def _open_splits(
             files=[file.name for file in layout.files],
             left_out=summarize_left_out(layout.left_out),
         )
-    return {split: open_split(split) for split in splits}, summary
+    return {split: open_split(split=split) for split in splits}, summary

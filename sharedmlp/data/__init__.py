@@ -3,6 +3,7 @@
 from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
 from sharedmlp.data.errors import DataError, MissingDataError
+from sharedmlp.data.folder_scan import SPLITS
 from sharedmlp.data.hdf5 import is_hdf5_set, read_hdf5, read_hdf5_class_names
 from sharedmlp.data.io.base import MeshReadError, PointCloud
 from sharedmlp.data.io.cloud import (
@@ -13,13 +14,7 @@ from sharedmlp.data.io.cloud import (
     turn_up_axis,
 )
 from sharedmlp.data.io.mesh import read_mesh
-from sharedmlp.data.layouts import (
-    SPLITS,
-    Layout,
-    check_classes,
-    recognize_layout,
-    summarize_left_out,
-)
+from sharedmlp.data.layouts import Layout, check_classes, recognize_layout, summarize_left_out
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
 from sharedmlp.data.modelnet40_normals import (

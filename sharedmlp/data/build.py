@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sharedmlp.data.cache import CacheEntry, cache_key, open_cache, write_cache
 from sharedmlp.data.errors import DataError
-from sharedmlp.data.layouts import SPLITS
+from sharedmlp.data.folder_scan import SPLITS
 from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.cores import usable_cores
 

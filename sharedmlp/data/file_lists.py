@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from sharedmlp.data.errors import DataError, MissingDataError
@@ -39,7 +39,7 @@ def find_file_list(folder: Path) -> Path | None:
         if path.suffix.lower() not in (".csv", ".tsv") or path.name.startswith("."):
             continue
         with path.open("rb") as file:
-            first = _decode(file.readline(4096))
+            first = _decode(file.read(4096)).partition("\n")[0]
         if {"path", "label"} <= _find_columns(first, _delimiter(first)).keys():
             found.append(path)
     if len(found) > 1:
@@ -100,7 +100,7 @@ def read_file_list(listing: Path) -> list[Row]:
     return rows
 
 
-def _read_cells(reader: csv._reader, listing: Path) -> Iterator[list[str]]:
+def _read_cells(reader: Any, listing: Path) -> Iterator[list[str]]:
     """Yield the lines after the first."""
     try:
         next(reader)
@@ -109,7 +109,7 @@ def _read_cells(reader: csv._reader, listing: Path) -> Iterator[list[str]]:
         raise DataError(f"{listing}: line {reader.line_num}: {error}") from error
 
 
-def format_file_list(rows: list[tuple[str, str, str]]) -> str:
+def format_file_list(rows: Sequence[tuple[str, str, str]]) -> str:
     """Return the text of a list: of each file its path, label and split."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([("path", "label", "split"), *rows])

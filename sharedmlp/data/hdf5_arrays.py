@@ -179,13 +179,13 @@ def _channels_last(path: Path, key: str, array: NDArray[Any]) -> NDArray[Any]:
     raise DataError(f"{expected}, got shape {array.shape}: {which}")
 
 
-def _check_feature(path: Path, feature: str, values: NDArray[Any]) -> NDArray[np.float32]:
+def _check_feature(path: Path, feature: str, array: NDArray[Any]) -> NDArray[np.float32]:
     """Return normals of length 1, or colors from 0 to 1."""
-    if values.shape[-1] < 3 or feature not in _FEATURE_ARRAYS:
+    if array.shape[-1] < 3 or feature not in _FEATURE_ARRAYS:
         raise DataError(
             f"{path}: has no {feature}: expected an array {feature!r} or channels 3 to 5"
         )
-    values = values.astype(np.float32)
+    values: NDArray[np.float32] = array.astype(np.float32)
     if feature == "normals":
         lengths = np.linalg.norm(values, axis=-1)
         if not np.abs(lengths - 1).max(initial=0) < 0.05:
@@ -200,7 +200,7 @@ def _check_feature(path: Path, feature: str, values: NDArray[Any]) -> NDArray[np
             f"{path}: has no colors: the numbers are from {low:g} to {high:g}, expected 0 to 1 or "
             "0 to 255"
         )
-    return values if high <= 1 else values / 255
+    return values if high <= 1 else values / np.float32(255)
 
 
 def _read_names(file: h5py.File, key: str) -> list[str] | None:

@@ -10,39 +10,30 @@ Names of splits count in any case. Files may lie in further folders below these.
 
 from __future__ import annotations
 
-import os
-import stat
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sharedmlp.data.errors import DataError, MissingDataError
 from sharedmlp.data.file_lists import Row, find_file_list, read_file_list
+from sharedmlp.data.folder_scan import (
+    EXPECTED,
+    SPLIT_NAMES,
+    FoundFile,
+    LeftOut,
+    Split,
+    find_file,
+    scan_folder,
+)
 from sharedmlp.data.io.formats import FORMATS
 from sharedmlp.data.splits import stratified_split
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 # The share of each class that is the test split where a set has no splits.
 TEST_SHARE = 0.2
 # One file of a class each to train, to validate and to test.
 _FEWEST_FILES = 3
-_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
-EXPECTED = (
-    "expected <class>/{train,val,test}/<file>, {train,val,test}/<class>/<file>, <class>/<file>, or "
-    "a CSV file with the columns path, label and, if you like, split"
-)
 
 
 class LabeledFile(NamedTuple):
@@ -53,13 +44,6 @@ class LabeledFile(NamedTuple):
     split: Split
     size: int
     mtime_ns: int
-
-
-class LeftOut(NamedTuple):
-    """A file or folder that is not part of a set, and why."""
-
-    name: str  # below the root, with "/"
-    reason: str
 
 
 class Layout(NamedTuple):
@@ -86,16 +70,6 @@ class Layout(NamedTuple):
         return [file for file in self.files if file.split == split]
 
 
-class _Found(NamedTuple):
-    """A file, and the class and the split that its place names, if any."""
-
-    name: str
-    class_name: str
-    split: Split | None
-    size: int
-    mtime_ns: int
-
-
 def recognize_layout(root: str | Path, *, seed: int = 0) -> Layout:
     """Find the files of a set, their classes and splits.
 
@@ -120,11 +94,11 @@ def recognize_layout(root: str | Path, *, seed: int = 0) -> Layout:
     if listing is not None:
         name = f"a list of files, {listing.name}"
         rows, base = read_file_list(listing), listing.parent
-        found = [_found(base, r.path, r.label, _split_of_row(listing, r)) for r in rows]
+        found = [find_file(base, r.path, r.label, _split_of_row(listing, r)) for r in rows]
         left_out: list[LeftOut] = []
     elif root.is_dir():
         base = root
-        name, found, classes, left_out = _scan(root)
+        name, found, classes, left_out = scan_folder(root)
     else:
         raise MissingDataError(f"{root} is no folder, nor a CSV file; {EXPECTED}")
     files, more = _select(found, listed=listing is not None)
@@ -164,118 +138,15 @@ def check_classes(root: str | Path, class_names: Sequence[str]) -> None:
         )
 
 
-def _scan(root: Path) -> tuple[str, list[_Found], list[str], list[LeftOut]]:
-    """Return the layout of a folder in words, its files, its classes and what it has besides."""
-    folders, loose = _list_folder(root)
-    left_out = [LeftOut(name, "in no class folder") for name in loose]
-    inner = {folder: _list_folder(root / folder)[0] for folder in folders}
-    with_splits = [f for f in folders if any(sub.lower() in SPLIT_NAMES for sub in inner[f])]
-    splits = [f for f in folders if f.lower() in SPLIT_NAMES and f not in with_splits]
-    found: list[_Found] = []
-    if with_splits and splits:
-        raise DataError(
-            f"{root}: {with_splits[0]} has folders for splits, and {splits[0]} is one itself: "
-            f"which of them are the classes? {EXPECTED}"
-        )
-    if with_splits:
-        for folder in folders:
-            if folder not in with_splits:
-                left_out.append(LeftOut(f"{folder}/", "without a folder train, val or test"))
-                continue
-            for name in _list_folder(root / folder)[1]:
-                left_out.append(LeftOut(f"{folder}/{name}", "in no folder of a split"))
-            for sub in inner[folder]:
-                if sub.lower() not in SPLIT_NAMES:
-                    left_out.append(LeftOut(f"{folder}/{sub}/", "that is no split"))
-                    continue
-                found += _walk(root, f"{folder}/{sub}", folder, SPLIT_NAMES[sub.lower()])
-        name, classes = "<class>/{train,val,test}", with_splits
-    elif splits:
-        for folder in folders:
-            if folder not in splits:
-                left_out.append(LeftOut(f"{folder}/", "that is no split"))
-                continue
-            for name in _list_folder(root / folder)[1]:
-                left_out.append(LeftOut(f"{folder}/{name}", "in no class folder"))
-            for sub in inner[folder]:
-                found += _walk(root, f"{folder}/{sub}", sub, SPLIT_NAMES[folder.lower()])
-        name, classes = "{train,val,test}/<class>", sorted({c for f in splits for c in inner[f]})
-    else:
-        _check_depth(root, folders, inner, loose)
-        for folder in folders:
-            found += _walk(root, folder, folder, None)
-        name, classes = "<class>", folders
-    return name, found, classes, left_out
-
-
-def _check_depth(
-    root: Path, folders: Sequence[str], inner: dict[str, list[str]], loose: Sequence[str]
-) -> None:
-    """Raise if the folder above or below was meant, or a set of another data module."""
-    if (root / "shape_names.txt").is_file() and list(root.glob("*_files.txt")):
-        raise DataError(f"{root} is a set in HDF5 files: add --data HDF5DataModule")
-    if (root / "modelnet40_shape_names.txt").is_file():
-        raise DataError(
-            f"{root} is modelnet40_normal_resampled: add --data ModelNet40NormalsDataModule"
-        )
-    if not folders:
-        what = f"{len(loose)} files and no folders" if loose else "nothing"
-        raise DataError(f"{root} holds {what}; {EXPECTED}")
-    if len(folders) == 1 and inner[folders[0]]:
-        raise DataError(
-            f"{root} holds one folder, {folders[0]}: if its folders are the classes, name "
-            f"{root / folders[0]} itself"
-        )
-
-
-def _list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and of the files in a folder, sorted, hidden ones aside."""
-    try:
-        with os.scandir(folder) as entries:
-            seen = [(e.name, e.is_dir()) for e in entries if not _is_junk(e.name)]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror})") from error
-    seen.sort()
-    return [n for n, is_dir in seen if is_dir], [n for n, is_dir in seen if not is_dir]
-
-
-def _walk(root: Path, below: str, class_name: str, split: Split | None) -> Iterator[_Found]:
-    """Yield all files below a folder, hidden ones aside."""
-    for folder, folders, names in os.walk(root / below):
-        folders[:] = [name for name in folders if not _is_junk(name)]
-        prefix = Path(folder).relative_to(root).as_posix()
-        for name in names:
-            if not _is_junk(name):
-                yield _found(root, f"{prefix}/{name}", class_name, split)
-
-
-def _found(root: Path, name: str, class_name: str, split: Split | None) -> _Found:
-    """Return a file with what tells a changed one; its size is -1 if it is no regular file."""
-    try:
-        # 10,000 Path objects would cost more than the scan.
-        seen = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118
-    except OSError:
-        return _Found(name, class_name, split, -1, 0)
-    size = seen.st_size if stat.S_ISREG(seen.st_mode) else -1
-    return _Found(name, class_name, split, size, seen.st_mtime_ns)
-
-
-def _is_junk(name: str) -> bool:
-    """Return whether a name is one that systems leave in folders."""
-    return name.startswith(".") or name.lower() in _JUNK
-
-
-def _select(found: Sequence[_Found], listed: bool) -> tuple[list[_Found], list[LeftOut]]:
+def _select(found: Sequence[FoundFile], listed: bool) -> tuple[list[FoundFile], list[LeftOut]]:
     """Return the files that readers take, each shape once, and the others with the reason."""
     suffixes = [PurePosixPath(file.name).suffix.lower() for file in found]
-    folders = [file.name.rpartition("/")[0] for file in found]
     order = list(FORMATS)
     known = {s for s in suffixes if s in FORMATS}
     sure = {s for s in known if FORMATS[s].found_in_folders}
-    with_gltf = {f for f, s in zip(folders, suffixes, strict=True) if s == ".gltf"}
     left_out: list[LeftOut] = []
-    same: dict[str, list[tuple[int, _Found]]] = defaultdict(list)
-    for file, suffix, folder in zip(found, suffixes, folders, strict=True):
+    same: dict[str, list[tuple[int, FoundFile]]] = defaultdict(list)
+    for file, suffix in zip(found, suffixes, strict=True):
         if file.size < 0:
             left_out.append(LeftOut(file.name, "that is no regular file"))
         elif suffix not in known:
@@ -284,15 +155,13 @@ def _select(found: Sequence[_Found], listed: bool) -> tuple[list[_Found], list[L
             )
         elif listed:
             same[file.name].append((0, file))
-        elif suffix == ".bin" and folder in with_gltf:
-            left_out.append(LeftOut(file.name, ".bin, a buffer of a glTF file"))
         elif sure and suffix not in sure:
             left_out.append(LeftOut(file.name, f"{suffix} beside {', '.join(sorted(sure))}"))
         else:
             same[file.name.removesuffix(file.name[-len(suffix) :])].append(
                 (order.index(suffix), file)
             )
-    files: list[_Found] = []
+    files: list[FoundFile] = []
     for candidates in same.values():
         (_, best), *others = sorted(candidates)
         files.append(best._replace(class_name=_nfc(best.class_name)))
@@ -328,12 +197,16 @@ def _split_of_row(listing: Path, row: Row) -> Split | None:
     return split
 
 
-def _as_labeled(files: Sequence[_Found]) -> tuple[LabeledFile, ...]:
-    return tuple(LabeledFile(*file) for file in files if file.split is not None)
+def _as_labeled(files: Sequence[FoundFile]) -> tuple[LabeledFile, ...]:
+    return tuple(_label(file, file.split) for file in files if file.split is not None)
+
+
+def _label(file: FoundFile, split: Split) -> LabeledFile:
+    return LabeledFile(file.name, file.class_name, split, file.size, file.mtime_ns)
 
 
 def _draw_splits(
-    root: Path, files: Sequence[_Found], class_names: Sequence[str], seed: int
+    root: Path, files: Sequence[FoundFile], class_names: Sequence[str], seed: int
 ) -> tuple[LabeledFile, ...]:
     """Set aside a share of each class as the test split."""
     if any(file.split is not None for file in files):
@@ -354,8 +227,7 @@ def _draw_splits(
         ].tolist()
     )
     return tuple(
-        LabeledFile(*file._replace(split="test" if place in test else "train"))
-        for place, file in enumerate(files)
+        _label(file, "test" if place in test else "train") for place, file in enumerate(files)
     )
 
 

@@ -23,9 +23,10 @@ from sharedmlp.data.build import (
 )
 from sharedmlp.data.errors import DataError
 from sharedmlp.data.file_lists import format_file_list
+from sharedmlp.data.folder_scan import Split
 from sharedmlp.data.io.base import MeshReadError
 from sharedmlp.data.io.cloud import FEATURE_CHANNELS, read_cloud, turn_up_axis
-from sharedmlp.data.layouts import Layout, Split, recognize_layout, summarize_left_out
+from sharedmlp.data.layouts import Layout, recognize_layout, summarize_left_out
 from sharedmlp.data.preprocessing import file_up_axis
 from sharedmlp.data.sampling import normalize_points
 from sharedmlp.data.store import PointCloudStore

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sharedmlp.data.io.cloud import turn_up_axis
+from sharedmlp.data.io.formats import FORMATS
 from sharedmlp.data.sampling import normalize_points
-
-# glTF 2.0, section 3.4: "+Y is up".
-_UP_AXES = {".glb": "y", ".gltf": "y"}
 
 
 def file_up_axis(path: str | Path) -> str | None:
     """Return the axis that points up in a file by the specification of its format, if it says."""
-    return _UP_AXES.get(Path(path).suffix.lower())
+    entry = FORMATS.get(Path(path).suffix.lower())
+    return None if entry is None else entry.up_axis
 
 
 def match_preprocessing(

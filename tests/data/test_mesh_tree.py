@@ -21,6 +21,7 @@ from sharedmlp.data import (
     normalize_points,
     prepare_mesh_tree,
     read_mesh,
+    recognize_layout,
 )
 
 from .io.meshes import TETRAHEDRON, write_tree
@@ -297,7 +298,7 @@ def test_a_split_of_bad_files_only_is_an_error(tree):
 def test_a_file_that_cannot_be_opened_is_not_cached_as_bad(bad_tree, monkeypatch):
     gone = bad_tree / "b" / "train" / "b_0000.off"
     content, stat = gone.read_bytes(), gone.stat()
-    original = mesh_tree.recognize_layout
+    original = recognize_layout
 
     def find_and_lose(*args, **options):
         found = original(*args, **options)

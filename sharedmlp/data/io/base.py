@@ -98,12 +98,14 @@ class Format:
             `FormatError` if that would take too much memory or read other files.
         found_in_folders: Whether `find_cloud_files` takes such files from a folder; False for a
             suffix that files of any kind have.
+        up_axis: The axis that points up by the specification of the format, if it says.
     """
 
     kind: Literal["mesh", "cloud"]
     read: Callable[[Path, bytes], MeshArrays | PointCloud | PointArray]
     check: Callable[[Path, bytes], None] | None = None
     found_in_folders: bool = True
+    up_axis: Literal["x", "y", "z"] | None = None
 
 
 def read_file(path: Path) -> bytes:

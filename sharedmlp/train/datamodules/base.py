@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -24,12 +22,11 @@ from sharedmlp.data import (
     RandomRotation,
     RandomScale,
     RandomTranslation,
-    are_normalized,
     identity_collate,
-    match_preprocessing,
     stratified_split,
 )
 from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
+from sharedmlp.train.datamodules.matching import seem_normalized
 from sharedmlp.train.lightning_internals import (
     next_epoch,
     run_seed,
@@ -192,63 +189,10 @@ class PointCloudDataModule(pl.LightningDataModule):
                     "to validate on, and the best checkpoint is chosen by validation: raise "
                     "val_fraction"
                 )
-        if _seem_normalized(pool):
+        if seem_normalized(pool):
             self.preprocessing |= {"center": "mean", "scale": "unit sphere"}
         self.datasets["train"] = self._dataset(pool, train, resample=True)
         self.datasets["val"] = self._dataset(val_pool, val, resample=False)
-
-    def match(self, trained: Mapping[str, Any]) -> list[str]:
-        """Make validation and test clouds like those that a network was trained on.
-
-        They are turned to the network's up axis, and centered and scaled if its clouds were;
-        called after `setup`.
-
-        Args:
-            trained: The `preprocessing` of the network's data; what it does not say is not looked
-                at.
-
-        Returns:
-            What is done to the clouds, or is different and stays so, a sentence each.
-
-        Raises:
-            DataError: If the network was trained on other features.
-        """
-        if trained.get("features", list(self.features)) != list(self.features):
-            raise DataError(
-                f"the network was trained on the features {trained['features']}, and the data "
-                f"gives {list(self.features)}: add --data.features {trained['features']}"
-            )
-        told: list[str] = []
-        up_axis = trained.get("up_axis", self.up_axis)
-        if up_axis != self.up_axis:
-            told.append(
-                f"the clouds have {self.up_axis} up and the network was trained with {up_axis} up: "
-                "they are turned"
-            )
-            self.preprocessing["up_axis"] = up_axis
-        for name in {"val", "test"} & self.datasets.keys():
-            dataset = self.datasets[name]
-            normalized = _seem_normalized(dataset.pool)
-            normalize = trained.get("scale") == "unit sphere" and not normalized
-            if normalize:
-                told.append(
-                    f"the {name} clouds are not centered and scaled as those that the network was "
-                    "trained on: each is centered on its mean and scaled into the unit sphere"
-                )
-            elif normalized and "num_points" in trained and "scale" not in trained:
-                told.append(
-                    f"the {name} clouds are centered and scaled, and those that the network was "
-                    "trained on were not: they stay so, and it may be wrong about them"
-                )
-            if normalize or up_axis != self.up_axis:
-                dataset.transform = partial(
-                    match_preprocessing,
-                    source_up=self.up_axis,
-                    target_up=up_axis,
-                    features=self.features,
-                    normalize=normalize,
-                )
-        return told
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Load shuffled training clouds."""
@@ -332,7 +276,3 @@ class PointCloudDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             worker_init_fn=ignore_interrupts,
         )
-
-
-def _seem_normalized(pool: PointCloudStore) -> bool:
-    return are_normalized(pool.points[:: max(1, len(pool) // 256)])

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from sharedmlp.data import DataError
 from sharedmlp.models.saved import read_metadata
 from sharedmlp.train.datamodules.base import PointCloudDataModule
+from sharedmlp.train.datamodules.matching import match_clouds
 from sharedmlp.train.finite_checks import check_finite_loss, check_finite_weights
 from sharedmlp.train.lightning_internals import (
     attached_datamodule,
@@ -296,7 +297,7 @@ class BaseTask(pl.LightningModule):
                         f"{trained.get(name)} and is {own.get(name)}"
                     )
             return
-        told = datamodule.match(trained)
+        told = match_clouds(datamodule, trained)
         if trainer.is_global_zero:
             for sentence in told:
                 print(sentence, file=sys.stderr)
