@@ -90,7 +90,7 @@ def _print_left_out(folder: Path, files: Sequence[Path]) -> None:
     taken = set(files)
     others = Counter(
         path.suffix.lower() or "no suffix"
-        for path in folder.rglob("*")
+        for path in sorted(folder.rglob("*"))
         if path not in taken
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -80,6 +80,14 @@ def test_predict_names_files_on_the_terminal_and_in_csv(inside, capsys, ckpt_pat
         assert line.split() == [row["file"], *shown]
 
 
+def test_predict_counts_what_it_leaves_out_of_a_folder(inside, capsys):
+    for name in ("a.txt", "b.txt", "deeper/c.png", ".DS_Store", "README"):
+        (inside / "meshes" / name).write_text("")
+    main(["predict", "meshes", "--ckpt_path", "best.ckpt"])
+    err = capsys.readouterr().err
+    assert err == "meshes: 4 left out: 2 .txt, 1 no suffix, 1 .png\n"
+
+
 def test_predict_writes_nothing_but_what_it_is_told(inside):
     before = sorted(inside.rglob("*"))
     main(["predict", "meshes/b.off", "--ckpt_path", "best.ckpt"])

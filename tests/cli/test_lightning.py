@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -359,6 +360,30 @@ def test_a_set_without_test_split_says_what_to_do(tmp_path, monkeypatch, capsys)
         main(["test", *arguments, "--ckpt_path", "a/best.ckpt"])
     assert "has no test split" in str(error.value.code)
     assert "sharedmlp validate" in str(error.value.code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.root", "no_test", "--test_after_fit", "true"], "no_test has no test split: meas"),
+        (["--data.root", "no_test", "--data.num_points", "99"], "num_points from 1 to 16"),
+    ],
+)
+def test_data_that_does_not_fit_is_one_line_before_training(
+    tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "no_test", train=2, test=1)
+    for name in CLASSES:
+        shutil.rmtree(tmp_path / "no_test" / name / "test")
+    monkeypatch.setattr(ClassificationTask, "training_step", lambda *_: pytest.fail("trained"))
+    options = ["--data", "MeshTreeDataModule", "--data.pool_size", "16", "--data.num_points", "8"]
+    options += ["--trainer.logger", "false", "--trainer.accelerator", "cpu"]
+    with pytest.raises(SystemExit) as error:
+        main(["fit", *options, *arguments])
+    assert str(error.value.code).startswith("sharedmlp: error: ")
+    assert message in str(error.value.code)
+    assert "\n" not in str(error.value.code)
 
 
 def test_data_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):

@@ -2,13 +2,16 @@
 
 import sys
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from sharedmlp.__main__ import main
 from sharedmlp.data import MODELNETS, TERMS
 from sharedmlp.train import MeshTreeDataModule
 from tests.data.tiny_modelnet import ZIP, describe, written
 from tests.data.web import serve
+from tests.train.tiny import write_hdf5
 
 
 @pytest.fixture
@@ -83,3 +86,67 @@ def test_a_folder_is_not_fetched(option, tmp_path, capsys):
     with pytest.raises(SystemExit):
         prepare(tmp_path, option, tmp_path / "other")
     assert "go with modelnet10 or modelnet40, not with a folder" in capsys.readouterr().err
+
+
+def write_sets(root):
+    """A folder without splits, and a set in HDF5 files that is neither centered nor scaled."""
+    rng = np.random.default_rng(0)
+    for name in ("Stühle groß", "b"):
+        (root / "flat" / name).mkdir(parents=True)
+        for number in range(4):
+            points = rng.normal(size=(20, 3))
+            np.savetxt(root / "flat" / name / f"{number}.xyz", points)
+    (root / "flat" / "b" / "x.png").write_text("")
+    (root / "flat" / "empty").mkdir()
+    write_hdf5(root / "set", pool_size=20)
+    return root
+
+
+def test_the_summary_says_what_was_found_and_left_out(tmp_path, capsys):
+    write_sets(tmp_path)
+    prepare(tmp_path / "flat")
+    lines = capsys.readouterr().out.splitlines()
+    picture = tmp_path / "flat" / ".sharedmlp_cache" / "classes.png"
+    assert [line.split(maxsplit=1) for line in lines[:5]] == [
+        ["layout", "<class>, split by the seed 0"],
+        ["classes", "2"],
+        ["formats", "8 .xyz"],
+        ["points", "16 a cloud: x y z"],
+        ["up", "axis     z; another one by --up_axis, and in training by --data.up_axis"],
+    ]
+    assert lines[5].startswith("extents")
+    assert "after each is centered and scaled" in lines[5]
+    assert lines[6:9] == [
+        "left out    1 .png, no format that is read here (b/x.png)",
+        "left out    1 class folder without files (empty/)",
+        f"picture     {picture}",
+    ]
+    assert lines[10].split() == ["class", "train", "test"]
+    assert lines[11].split() == ["Stühle", "groß", "3", "1"]
+    assert lines[13:] == [
+        "train: 6 clouds in 2 classes",
+        "test: 2 clouds in 2 classes",
+        "val: none, a share of train is carved out by --data.val_fraction",
+    ]
+    assert imread(picture).ndim == 3
+
+
+def test_the_summary_of_hdf5_files(tmp_path, capsys):
+    write_sets(tmp_path)
+    (tmp_path / "set" / "test_files.txt").unlink()
+    prepare(tmp_path / "set")
+    out = capsys.readouterr().out
+    assert "layout      HDF5 files" in out
+    assert "as they are: not all are centered and in the unit sphere" in out
+    assert "train: 18 clouds in 3 classes" in out
+    assert "test: none" in out
+
+
+def test_features_that_files_lack_are_one_line(tmp_path):
+    write_sets(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        prepare(tmp_path / "flat", "--features", "colors")
+    message = str(error.value.code)
+    assert message.startswith("sharedmlp: error: 6 of 6 train files")
+    assert ".xyz: has no colors" in message
+    assert "\n" not in message

@@ -15,6 +15,7 @@ from sharedmlp.data import (
     DataError,
     MeshTreeError,
     PointCloudDataset,
+    are_normalized,
     find_class_names,
     identity_collate,
     mesh_tree,
@@ -393,3 +394,81 @@ def test_ten_thousand_meshes_open_in_under_a_second(tmp_path):
     pool = prepare(tree, pool_size=4)
     assert time.perf_counter() - start < 1
     assert len(pool) == 10000
+
+
+def write_clouds(root, count=6, **columns):
+    """Text with names of columns; the clouds of class b are higher."""
+    names = ["x", "y", "z", *columns]
+    for index, name in enumerate(("a", "b")):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            rng = np.random.default_rng(10 * index + number)
+            points = rng.normal(size=(40, 3)) * [1, 1, 1 + index]
+            table = np.concatenate([points, *(np.full((40, 1), c) for c in columns.values())], 1)
+            text = "\n".join(" ".join(map(str, row)) for row in table)
+            (root / name / f"{number}.xyz").write_text(f"{' '.join(names)}\n{text}\n")
+    return root
+
+
+def test_clouds_are_drawn_from_as_meshes_are(tmp_path):
+    root = write_clouds(tmp_path / "set", red=255, green=0, blue=51)
+    pool = prepare(root, features=["colors"])
+    assert pool.points.shape == (10, 32, 6)
+    assert pool.class_names == ("a", "b")
+    np.testing.assert_allclose(pool.points[..., 3:], np.broadcast_to([1, 0, 0.2], (10, 32, 3)))
+    expected = normalize_points(np.loadtxt(root / pool.names[0], skiprows=1)[:, :3])
+    assert np.linalg.norm(pool.points[0, :, :3]) == pytest.approx(
+        np.linalg.norm(expected[:32]), rel=0.3
+    )
+    assert are_normalized(pool.points)
+    with pytest.raises(MeshTreeError, match=r"10 of 10 .*: a/0\.xyz: has no normals") as caught:
+        prepare(root, features=["normals"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cloud_of_few_points_has_some_of_them_twice(tmp_path):
+    root = write_clouds(tmp_path / "set")
+    for _ in range(2):  # built, and opened
+        with pytest.warns(UserWarning, match=r"10 of 10 .*: 40 points, of which some are repeated"):
+            pool = prepare(root, pool_size=64)
+        assert len(pool.notes) == 10
+        assert are_normalized(pool.points)
+        assert {len(np.unique(cloud, axis=0)) for cloud in pool.points} == {40}
+
+
+def test_splits_that_are_drawn_are_written_and_can_be_the_root(tmp_path, recwarn):
+    root = write_clouds(tmp_path / "set")
+    pools = {split: prepare(root, split) for split in ("train", "test")}
+    listing = root / ".sharedmlp_cache" / "set-split-seed0.csv"
+    assert listing.read_text().splitlines()[0] == "path,label,split"
+    for split, pool in pools.items():
+        again = prepare(listing, split)
+        names = [f"../{name}" for name in pool.names]
+        assert (list(again.names), again.labels.tolist()) == (names, pool.labels.tolist())
+    assert not recwarn.list
+    (root / "a" / "0.xyz").rename(root / "a" / "new.xyz")
+    with pytest.warns(UserWarning, match="the splits are drawn anew"):
+        prepare(root)
+
+
+def test_gltf_is_turned_to_the_axis_of_the_set(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "train").mkdir(parents=True)
+        mesh = trimesh.creation.box((1, 2, 8))  # y is up in the file: 2
+        mesh.export(tmp_path / name / "train" / "box.glb")
+        mesh.export(tmp_path / name / "train" / "other.ply")
+    for up_axis, extents in (("z", (1, 8, 2)), ("y", (1, 2, 8)), ("x", (2, 1, 8))):
+        pool = prepare(tmp_path, up_axis=up_axis, pool_size=500)
+        sizes = dict(zip(pool.names, np.ptp(pool.points, axis=1), strict=True))
+        for name, expected in (("a/train/box.glb", extents), ("a/train/other.ply", (1, 2, 8))):
+            found = 8 * sizes[name] / sizes[name].max()
+            np.testing.assert_allclose(found, expected, atol=0.2, err_msg=f"{up_axis} {name}")
+    assert len(caches(tmp_path)) == 3
+
+
+def test_a_validation_folder_is_a_split(tree):
+    assert len(prepare(tree)) == 6
+    for name in ("a", "b"):
+        shutil.copytree(tree / name / "test", tree / name / "val")
+    assert prepare(tree, "val").names[0] == "a/val/a_0000.off"
+    assert len(prepare(tree)) == 6

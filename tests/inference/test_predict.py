@@ -111,3 +111,28 @@ def test_files_are_read_a_few_at_a_time(model, files, monkeypatch):
     )
     next(predict_files(model, files))
     assert len(read) == 2
+
+
+def test_gltf_is_y_up_whatever_is_said(model, tmp_path):
+    trimesh = pytest.importorskip("trimesh", reason="needs the extra mesh")
+    mesh = trimesh.creation.cone(1, 3)
+    for suffix in ("glb", "obj"):
+        mesh.export(tmp_path / f"cone.{suffix}")
+    expected = read_network_cloud(model, tmp_path / "cone.obj", up_axis="y")
+    for up_axis in (None, "y", "z"):
+        found = read_network_cloud(model, tmp_path / "cone.glb", up_axis=up_axis)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    del model.metadata["up_axis"]
+    as_it_is = read_network_cloud(model, tmp_path / "cone.glb")
+    torch.testing.assert_close(as_it_is, read_network_cloud(model, tmp_path / "cone.obj"))
+
+
+def test_features_are_those_of_the_training(tmp_path):
+    colored = PointNet(3, 6, transforms=False)
+    colored.metadata = {**METADATA, "features": ["colors"]}
+    table = np.column_stack([np.random.default_rng(0).normal(size=(50, 3)), np.full((50, 3), 255)])
+    np.savetxt(tmp_path / "a.txt", table, header="x y z r g b", comments="")
+    assert (read_network_cloud(colored, tmp_path / "a.txt")[:, 3:] == 1).all()
+    colored.metadata["features"] = ["normals"]
+    with pytest.raises(MeshReadError, match="has no normals"):
+        read_network_cloud(colored, tmp_path / "a.txt")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sharedmlp.data import SHAPE_CLASSES, PointCloudDataset, PointCloudStore
+from sharedmlp.data import SHAPE_CLASSES, DataError, PointCloudDataset, PointCloudStore
 from sharedmlp.models import PointNet
 from sharedmlp.train import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
 from sharedmlp.train.sampler import EpochSampler, shard_batch_size
@@ -97,6 +97,16 @@ def test_hdf5_fit_works_where_the_test_files_are_missing_and_test_says_so(tmp_pa
     make_trainer(max_epochs=1).fit(task, data)
     with pytest.raises(FileNotFoundError, match=r"no test split.*sharedmlp validate"):
         make_trainer().test(task, data)
+
+
+def test_one_class_and_unknown_features_are_refused_before_anything_is_read(tmp_path):
+    root = write_tree(tmp_path / "tree", train=1, test=1)
+    with pytest.raises(DataError, match="features are normals, colors, intensity, got 'smell'"):
+        _ = MeshTreeDataModule(str(root), features="smell").in_channels
+    for name in CLASSES[1:]:
+        shutil.rmtree(root / name)
+    with pytest.raises(DataError, match=r"one class alone has files \(box\)"):
+        _ = MeshTreeDataModule(str(root)).class_names
 
 
 def test_mesh_tree_with_normals_has_six_channels(tmp_path):
