@@ -10,10 +10,11 @@ Names of splits count in any case. Files may lie in further folders below these.
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from sharedmlp.data.errors import DataError, MissingDataError
@@ -140,7 +141,8 @@ def check_classes(root: str | Path, class_names: Sequence[str]) -> None:
 
 def _select(found: Sequence[FoundFile], listed: bool) -> tuple[list[FoundFile], list[LeftOut]]:
     """Return the files that readers take, each shape once, and the others with the reason."""
-    suffixes = [PurePosixPath(file.name).suffix.lower() for file in found]
+    # 10,000 Path objects would cost more than the scan.
+    suffixes = [os.path.splitext(file.name)[1].lower() for file in found]  # noqa: PTH122
     order = list(FORMATS)
     known = {s for s in suffixes if s in FORMATS}
     sure = {s for s in known if FORMATS[s].found_in_folders}
@@ -164,9 +166,13 @@ def _select(found: Sequence[FoundFile], listed: bool) -> tuple[list[FoundFile], 
     files: list[FoundFile] = []
     for candidates in same.values():
         (_, best), *others = sorted(candidates)
-        files.append(best._replace(class_name=_nfc(best.class_name)))
-        taken = PurePosixPath(best.name).name
-        left_out += [LeftOut(o.name, f"the same as {taken}") for _, o in others]
+        normalized = _nfc(best.class_name)
+        files.append(
+            best if normalized == best.class_name else best._replace(class_name=normalized)
+        )
+        left_out += [
+            LeftOut(o.name, f"the same as {best.name.rpartition('/')[2]}") for _, o in others
+        ]
     return sorted(files), left_out
 
 
@@ -177,7 +183,7 @@ def _nfc(class_name: str) -> str:
 
 def _sort_classes(names: set[str]) -> tuple[str, ...]:
     if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=int))
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
