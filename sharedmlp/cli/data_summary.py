@@ -97,7 +97,11 @@ def draw_classes(stores: Mapping[str, PointCloudStore], path: Path, up_axis: str
                 clouds.append(normalize_points(store.points[places[0], ::step, :3]))
                 titles.append(name)
                 break
-    save_figure(plot_clouds(clouds, titles, columns=min(8, len(clouds)), up_axis=up_axis), path)
+    figure = plot_clouds(clouds, titles, columns=min(8, len(clouds)), up_axis=up_axis)
+    try:
+        save_figure(figure, path)
+    except OSError as error:  # of HDF5 files, which need no cache
+        return f"none: {path} cannot be written ({error.strerror})"
     return str(path)
 
 
