@@ -6,8 +6,10 @@ or separators, a character that is no part of a number are errors that name the 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -141,8 +143,9 @@ def _parse_each(lines: Sequence[str], style: Style, first_line: int) -> NDArray[
         if line and not line.isspace():
             rows.append(split_line(line, style))
             numbers.append(number)
-    while all(row and not row[-1] for row in rows):  # a separator at the end of every line
-        rows = [row[:-1] for row in rows]
+    # A separator at the end of every line, or several, is the program's that wrote it.
+    empty = min(sum(1 for _ in takewhile(operator.not_, reversed(row))) for row in rows)
+    rows = [row[: len(row) - empty] for row in rows]
     columns = len(rows[0])
     values = np.empty((len(rows), columns))
     for row, (number, fields) in enumerate(zip(numbers, rows, strict=True)):
