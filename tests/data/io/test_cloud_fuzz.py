@@ -140,7 +140,9 @@ CASES = {"pcd": (PCD, read_plain_pcd), "ply": (PLY, read_plain_ply)}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("fuzz")
+    folder = tmp_path_factory.mktemp("fuzz")
+    check(folder / "a.ply", PLY[0], read_plain_ply)  # the first one imports what is needed
+    return folder
 
 
 @pytest.mark.parametrize("suffix", CASES)
