@@ -50,7 +50,9 @@ def _read_binary(content: bytes) -> NDArray[np.floating]:
     """Return the corners (F, 3, 3) of one solid, or of several one after another."""
     if len(content) < _HEADER_BYTES:
         raise FormatError(
-            f"the file has {len(content)} bytes: expected 'solid' and text, or {_HEADER_BYTES} "
+            "the file is empty"
+            if not content
+            else f"the file has {len(content)} bytes: expected 'solid' and text, or {_HEADER_BYTES} "
             "bytes and 50 for each triangle"
         )
     found, rest = divmod(len(content) - _HEADER_BYTES, _FACET.itemsize)

@@ -138,15 +138,11 @@ BAD = {
     "only a byte order mark": ("\ufeff", "the file is empty"),
     "binary": (
         b"OFF BINARY\n\0\0\0\4\0\0\0\4",
-        "byte 11 is NUL: the file is binary or UTF-16, expected OFF as plain text",
-    ),
-    "UTF-16": (
-        TETRAHEDRON.encode("utf-16"),
-        "byte 3 is NUL: the file is binary or UTF-16, expected OFF as plain text",
+        "byte 11 is NUL: the file is binary, expected OFF as plain text",
     ),
     "a NUL at the end": (
         TETRAHEDRON + "\0",
-        f"byte {len(TETRAHEDRON)} is NUL: the file is binary or UTF-16, expected OFF as plain text",
+        f"byte {len(TETRAHEDRON)} is NUL: the file is binary, expected OFF as plain text",
     ),
     "not text": (bytes(range(128, 256)) * 4, keyword("\ufffd" * 57 + "...")),
     "compressed": (b"\x1f\x8b\x08\x08", keyword("\ufffd\x08\x08")),
@@ -171,7 +167,14 @@ BAD = {
         TETRAHEDRON.replace("\n", " "),
         counts(TETRAHEDRON[4:].replace("\n", " ")[:57] + "...", line=1),
     ),
-    "no faces": (f"OFF\n4 0 0\n{VERTICES}", nothing(4, 0)),
+    "no faces": (
+        f"OFF\n4 0 0\n{VERTICES}",
+        "a point cloud: 4 points and no faces, expected a mesh",
+    ),
+    "no faces and a vertex that is cut short": (
+        f"OFF\n4 0 0\n{VERTICES[:-4]}\n",
+        vertex(6, "0 0"),
+    ),
     "no vertices": ("OFF\n0 1 0\n3 0 0 0\n", nothing(0, 1)),
     "nothing": ("OFF\n0 0 0\n", nothing(0, 0)),
     "nothing follows": ("OFF\n4 4 6\n", promise(4, 4, 0, "the file ends")),

@@ -93,7 +93,7 @@ def test_a_further_format_of_points(monkeypatch, tmp_path):
     path.write_bytes(points.tobytes())
     np.testing.assert_array_equal(read_cloud(path, 9, seed=0), points)
     assert find_cloud_files([tmp_path]) == [path]
-    with pytest.raises(MeshReadError, match="holds points and no faces"):
+    with pytest.raises(MeshReadError, match="a point cloud: 7 points and no faces"):
         read_mesh(path)
     assert ".off" in mesh_suffixes()
     assert not {".raw", ".npy", ".xyz", ".txt"} & mesh_suffixes()
