@@ -36,6 +36,8 @@ def read_stl(path: Path, content: bytes) -> MeshArrays:
             triangles; if text is not solids of facets of three vertices each, or is cut short; if
             there is no facet.
     """
+    if not content.strip():
+        raise FormatError("the file is empty")
     text = convert_to_utf8(content)
     # Text has no NUL, and in a binary file the count has one, below 16 million triangles.
     is_text = text[:1024].lstrip()[:5].lower() == b"solid" and b"\0" not in text
@@ -50,9 +52,7 @@ def _read_binary(content: bytes) -> NDArray[np.floating]:
     """Return the corners (F, 3, 3) of one solid, or of several one after another."""
     if len(content) < _HEADER_BYTES:
         raise FormatError(
-            "the file is empty"
-            if not content
-            else f"the file has {len(content)} bytes: expected 'solid' and text, or {_HEADER_BYTES} "
+            f"the file has {len(content)} bytes: expected 'solid' and text, or {_HEADER_BYTES} "
             "bytes and 50 for each triangle"
         )
     found, rest = divmod(len(content) - _HEADER_BYTES, _FACET.itemsize)
