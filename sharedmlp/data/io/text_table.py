@@ -19,7 +19,9 @@ from sharedmlp.data.io.base import FormatError
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.io.text import shorten
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A)
+_NUMBER = re.compile(
+    r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A
+)
 _WITHOUT_SEPARATOR = re.compile(r"[^\s,][ \t]+[^\s,]")
 _COMMA_AT_BLANK = re.compile(r",[ \t]|[ \t],")
 _COMMA_INSIDE = re.compile(r"\d,[+-]?[\d.]")
