@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ _SCALARS = {
     ),
 }
 _DECORATION = re.compile(r"^[\"']|[\"']$|^scalar([ _]field)?[ _]|\s*[\[(][^\])]*[\])]$")
+_LONGEST_NAME = 100
 # How far from 1 the length of a normal may be: text has two digits and more.
 _LENGTH_TOLERANCE = 0.05
 _LARGEST_COLOR = 65535
@@ -48,7 +50,8 @@ def canonical_name(name: str) -> str:
 
     `X [m]` is x, and `scalar_Label` and `Scalar field Label`, as CloudCompare has it, are label.
     """
-    return _DECORATION.sub("", name.strip().lower())
+    name = name.strip().lower()
+    return _DECORATION.sub("", name) if len(name) < _LONGEST_NAME else name
 
 
 def has_coordinates(names: Mapping[str, object] | tuple[str, ...]) -> bool:
@@ -95,6 +98,16 @@ def cloud_from_fields(fields: Mapping[str, PointArray]) -> PointCloud:
         if array is not None and len(array) != len(points):
             raise FormatError(f"has {len(array)} {name} for {len(points)} points")
     return cloud
+
+
+def restore_integers(values: PointArray, dtype: np.dtype[Any]) -> PointArray:
+    """Return numbers of text in the integer type that a header names, if they are of that type."""
+    if dtype.kind not in "iu" or values.dtype.kind != "f" or values.size == 0:
+        return values
+    bounds = np.iinfo(dtype)
+    fitting = (values >= bounds.min) & (values <= bounds.max) & (values == np.floor(values))
+    # Beyond 2**53 a float64 may round to more than the type holds.
+    return values.astype(dtype) if fitting.all() and np.abs(values).max() < 2**53 else values
 
 
 def _take_scalars(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from pathlib import Path
 
 import numpy as np
 
 from sharedmlp.data.io.base import FormatError, PointArray, PointCloud
 from sharedmlp.data.io.fields import cloud_from_fields
+from sharedmlp.data.io.laz_chunks import check_laz_chunks
 from sharedmlp.utils.optional_imports import require_modules
 
-_CHUNK = 100_000
+_CHUNK_BYTES = 1 << 22
+_HEADER_BYTES = 227  # of the oldest version
+_RECORD_BYTES = 54  # of the header of a variable length record
 # LAZ of real scans is a tenth of LAS.
 _LARGEST_RATIO = 1000
 _DIMENSIONS = {
@@ -36,28 +40,35 @@ def read_las(path: Path, content: bytes) -> PointCloud:
     require_modules("laspy", "lazrs", extra="clouds", purpose="Reading LAS and LAZ")
     import laspy
 
-    if content[:4] != b"LASF":
-        raise FormatError(f"does not begin as a LAS file does: expected LASF, got {content[:4]!r}")
+    _check_header(content)
     # It logs what it raises.
     logging.getLogger("laspy").setLevel(logging.CRITICAL)
     columns: dict[str, list[PointArray]] = {}
     try:
         # Extended records, at the end of the file, describe the points' origin: nothing needed.
-        with laspy.open(io.BytesIO(content), read_evlrs=False) as reader:
+        # One thread: the parallel reader of LAZ makes room for whatever the table of chunks says.
+        with laspy.open(
+            io.BytesIO(content), read_evlrs=False, laz_backend=laspy.LazBackend.Lazrs
+        ) as reader:
             header = reader.header
             count, size = header.point_count, header.point_format.size
-            most = len(content) * (_LARGEST_RATIO if header.are_points_compressed else 1)
+            most = len(content) - header.offset_to_point_data
+            most *= _LARGEST_RATIO if header.are_points_compressed else 1
             if count * size > most:
                 raise FormatError(
                     f"its header promises {count} points of {size} bytes: the file of "
                     f"{len(content)} bytes is cut short or its count is wrong"
                 )
+            if header.are_points_compressed:
+                record = header.vlrs[header.vlrs.index("LasZipVlr")].record_data
+                check_laz_chunks(content, header.offset_to_point_data, record)
             found = 0
-            for points in reader.chunk_iterator(_CHUNK):
+            for points in reader.chunk_iterator(max(1, _CHUNK_BYTES // size)):
                 found += len(points)
                 names = {name.lower(): name for name in points.point_format.dimension_names}
                 for name in ("x", "y", "z"):
-                    columns.setdefault(name, []).append(np.asarray(getattr(points, name)))
+                    with np.errstate(over="ignore"):  # of a damaged scale; refused afterwards
+                        columns.setdefault(name, []).append(np.asarray(getattr(points, name)))
                 for name in (*_DIMENSIONS, *_NORMALS):
                     if name in names:
                         column = np.asarray(points[names[name]])
@@ -80,3 +91,17 @@ def read_las(path: Path, content: bytes) -> PointCloud:
         for name in ("red", "green", "blue"):  # room for colors, but none were written
             fields.pop(name, None)
     return cloud_from_fields(fields)
+
+
+def _check_header(content: bytes) -> None:
+    """Raise a `FormatError` for what laspy would take too long for, or too much memory."""
+    if content[:4] != b"LASF":
+        raise FormatError(f"does not begin as a LAS file does: expected LASF, got {content[:4]!r}")
+    if len(content) < _HEADER_BYTES:
+        raise FormatError(f"cannot be read as LAS: its {len(content)} bytes are less than a header")
+    header_size, start, records = struct.unpack_from("<HII", content, 94)
+    if not _HEADER_BYTES <= header_size <= start - records * _RECORD_BYTES <= len(content):
+        raise FormatError(
+            f"cannot be read as LAS: its header of {header_size} bytes promises {records} records "
+            f"before the points at byte {start} of {len(content)}"
+        )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.io.base import FormatError, PointArray, PointCloud
-from sharedmlp.data.io.fields import cloud_from_fields
+from sharedmlp.data.io.fields import cloud_from_fields, restore_integers
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.io.text import convert_to_utf8, shorten
 from sharedmlp.data.io.text_table import Style, parse_lines
@@ -183,7 +183,8 @@ def _read_ascii(content: bytes, header: PcdHeader) -> list[PointArray]:
     arrays: list[PointArray] = []
     start = 0
     for field in header.fields:
-        arrays.append(values.reshape(-1, columns)[:, start : start + field.count])
+        part = values.reshape(-1, columns)[:, start : start + field.count]
+        arrays.append(restore_integers(part, field.dtype))
         start += field.count
     return arrays
 

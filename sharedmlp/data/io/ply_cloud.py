@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sharedmlp.data.io.base import PointArray, PointCloud
-from sharedmlp.data.io.fields import cloud_from_fields
-from sharedmlp.data.io.ply_body import PlyTable
+from sharedmlp.data.io.base import PointCloud
+from sharedmlp.data.io.fields import cloud_from_fields, restore_integers
 from sharedmlp.data.io.ply_header import PlyHeader
+from sharedmlp.data.io.ply_table import PlyTable
 
 
 def cloud_from_vertices(vertices: PlyTable, header: PlyHeader) -> PointCloud:
@@ -26,14 +26,10 @@ def cloud_from_vertices(vertices: PlyTable, header: PlyHeader) -> PointCloud:
         if element.name == "vertex"
         for part in element.properties
     }
-    fields: dict[str, PointArray] = {}
-    for name, column in vertices.items():
-        if not isinstance(column, np.ndarray):
-            continue
-        fields[name] = column
-        dtype = types[name]
-        if column.dtype.kind == "f" and dtype.kind in "iu" and len(column):
-            bounds = np.iinfo(dtype)
-            if ((column >= bounds.min) & (column <= bounds.max) & (column % 1 == 0)).all():
-                fields[name] = column.astype(dtype)
-    return cloud_from_fields(fields)
+    return cloud_from_fields(
+        {
+            name: restore_integers(column, types[name])
+            for name, column in vertices.items()
+            if isinstance(column, np.ndarray)
+        }
+    )
