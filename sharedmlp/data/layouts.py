@@ -106,7 +106,7 @@ def recognize_layout(root: str | Path, *, seed: int = 0) -> Layout:
     left_out += more
     used = {file.class_name for file in files}
     left_out += [
-        LeftOut(f"{c}/", "class folder without files") for c in classes if _nfc(c) not in used
+        LeftOut(f"{c}/", "class folder without files") for c in classes if _as_text(c) not in used
     ]
     if not files:
         found_here = f"; left out: {_describe(left_out)}" if left_out else ""
@@ -166,7 +166,7 @@ def _select(found: Sequence[FoundFile], listed: bool) -> tuple[list[FoundFile], 
     files: list[FoundFile] = []
     for candidates in same.values():
         (_, best), *others = sorted(candidates)
-        normalized = _nfc(best.class_name)
+        normalized = _as_text(best.class_name)
         files.append(
             best if normalized == best.class_name else best._replace(class_name=normalized)
         )
@@ -176,9 +176,11 @@ def _select(found: Sequence[FoundFile], listed: bool) -> tuple[list[FoundFile], 
     return sorted(files), left_out
 
 
-def _nfc(class_name: str) -> str:
-    """Return a name in the one of two spellings of accents that most systems write."""
-    return unicodedata.normalize("NFC", class_name)
+def _as_text(class_name: str) -> str:
+    """Return a name that can be printed, its accents in the spelling that most systems write."""
+    # What is no UTF-8 on the disk is no text either.
+    text = os.fsencode(class_name).decode(errors="backslashreplace")
+    return unicodedata.normalize("NFC", text)
 
 
 def _sort_classes(names: set[str]) -> tuple[str, ...]:
