@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -78,7 +79,8 @@ def print_summary(stores: Mapping[str, PointCloudStore], summary: Summary) -> No
         ("picture", summary.picture),
     ]
     for name, text in lines:
-        print(f"{name:<10}  {text}")
+        # The name of a file may be no valid text, but what is printed has to be.
+        print(f"{name:<10}  {os.fsencode(text).decode(errors='backslashreplace')}")
     _print_counts(stores, first.class_names)
 
 
@@ -95,9 +97,13 @@ def draw_classes(stores: Mapping[str, PointCloudStore], path: Path, up_axis: str
             if len(places):
                 step = max(1, store.points.shape[1] // _DRAWN)
                 clouds.append(normalize_points(store.points[places[0], ::step, :3]))
-                titles.append(name)
+                titles.append(name.replace("$", r"\$"))  # no formulas
                 break
-    save_figure(plot_clouds(clouds, titles, columns=min(8, len(clouds)), up_axis=up_axis), path)
+    figure = plot_clouds(clouds, titles, columns=min(8, len(clouds)), up_axis=up_axis)
+    try:
+        save_figure(figure, path)
+    except OSError as error:  # of HDF5 files, which need no cache
+        return f"none: {path} cannot be written ({error.strerror})"
     return str(path)
 
 

@@ -28,7 +28,8 @@ def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--up_axis",
         choices=["x", "y", "z"],
-        help="the axis that points up in the files; that of the training data by default",
+        help="the axis that points up in the files; that of the training data by default; in glTF "
+        "files it is y, whatever is given",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the points drawn from a file")
     return parser

@@ -40,9 +40,9 @@ def run(args: Sequence[str]) -> None:
     """
     parser = make_file_parser(
         "predict",
-        "Name what is in meshes (OFF, OBJ, PLY, STL, glTF) or clouds (.npy, .txt, .xyz), with "
-        "the three largest probabilities. Files that cannot be read are listed at the end, and "
-        "then the exit status is 1.",
+        "Name what is in meshes (OFF, OBJ, PLY, STL, glTF) or point clouds (PLY, PCD, LAS, NPY, "
+        "text, ...), with the three largest probabilities. What a folder holds besides is counted. "
+        "Files that cannot be read are listed at the end, and then the exit status is 1.",
     )
     parser.epilog = (
         "With --config or --data, `sharedmlp predict` is about the test split of that data instead."

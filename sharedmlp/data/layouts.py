@@ -10,10 +10,11 @@ Names of splits count in any case. Files may lie in further folders below these.
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from sharedmlp.data.errors import DataError, MissingDataError
@@ -105,7 +106,7 @@ def recognize_layout(root: str | Path, *, seed: int = 0) -> Layout:
     left_out += more
     used = {file.class_name for file in files}
     left_out += [
-        LeftOut(f"{c}/", "class folder without files") for c in classes if _nfc(c) not in used
+        LeftOut(f"{c}/", "class folder without files") for c in classes if _as_text(c) not in used
     ]
     if not files:
         found_here = f"; left out: {_describe(left_out)}" if left_out else ""
@@ -140,7 +141,8 @@ def check_classes(root: str | Path, class_names: Sequence[str]) -> None:
 
 def _select(found: Sequence[FoundFile], listed: bool) -> tuple[list[FoundFile], list[LeftOut]]:
     """Return the files that readers take, each shape once, and the others with the reason."""
-    suffixes = [PurePosixPath(file.name).suffix.lower() for file in found]
+    # 10,000 Path objects would cost more than the scan.
+    suffixes = [os.path.splitext(file.name)[1].lower() for file in found]  # noqa: PTH122
     order = list(FORMATS)
     known = {s for s in suffixes if s in FORMATS}
     sure = {s for s in known if FORMATS[s].found_in_folders}
@@ -164,20 +166,26 @@ def _select(found: Sequence[FoundFile], listed: bool) -> tuple[list[FoundFile], 
     files: list[FoundFile] = []
     for candidates in same.values():
         (_, best), *others = sorted(candidates)
-        files.append(best._replace(class_name=_nfc(best.class_name)))
-        taken = PurePosixPath(best.name).name
-        left_out += [LeftOut(o.name, f"the same as {taken}") for _, o in others]
+        normalized = _as_text(best.class_name)
+        files.append(
+            best if normalized == best.class_name else best._replace(class_name=normalized)
+        )
+        left_out += [
+            LeftOut(o.name, f"the same as {best.name.rpartition('/')[2]}") for _, o in others
+        ]
     return sorted(files), left_out
 
 
-def _nfc(class_name: str) -> str:
-    """Return a name in the one of two spellings of accents that most systems write."""
-    return unicodedata.normalize("NFC", class_name)
+def _as_text(class_name: str) -> str:
+    """Return a name that can be printed, its accents in the spelling that most systems write."""
+    # What is no UTF-8 on the disk is no text either.
+    text = os.fsencode(class_name).decode(errors="backslashreplace")
+    return unicodedata.normalize("NFC", text)
 
 
 def _sort_classes(names: set[str]) -> tuple[str, ...]:
     if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=int))
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 

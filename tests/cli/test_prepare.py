@@ -1,6 +1,8 @@
 """`sharedmlp prepare modelnet10 | modelnet40`, against a server on this machine."""
 
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +131,20 @@ def test_the_summary_says_what_was_found_and_left_out(tmp_path, capsys):
         "val: none, a share of train is carved out by --data.val_fraction",
     ]
     assert imread(picture).ndim == 3
+
+
+def test_names_that_are_no_text_can_be_printed_and_drawn(tmp_path, capsys):
+    for name in (b"caf\xe9", b"$x_{$"):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        Path(os.fsdecode(folder)).mkdir()
+        for number in range(3):
+            path = os.fsdecode(folder + b"/\xe9%d.xyz" % number)
+            np.savetxt(path, np.random.default_rng(number).normal(size=(20, 3)))
+        Path(os.fsdecode(folder + b"/\xe9.png")).touch()
+    prepare(tmp_path)
+    out = capsys.readouterr().out
+    assert "\ncaf\\xe9       2       1\n" in out
+    assert r"2 .png, no format that is read here ($x_{$/\xe9.png, caf\xe9/\xe9.png)" in out
 
 
 def test_the_summary_of_hdf5_files(tmp_path, capsys):

@@ -1,5 +1,6 @@
 import json
 import sys
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -161,7 +162,9 @@ def test_labels_may_be_floats_and_count_from_1(tmp_path):
     # The highest label is in the training split alone.
     (root / "test_files.txt").write_text("b.h5\n")
     write_file(root / "b.h5", data=POINTS, label=np.ones(4))
-    for split, labels in (("train", [0, 1, 1, 0]), ("test", [0] * 4)):
+    expected: dict[Literal["train", "test"], list[int]]
+    expected = {"train": [0, 1, 1, 0], "test": [0] * 4}
+    for split, labels in expected.items():
         with pytest.warns(UserWarning, match="labels count from 1 to 2"):
             assert read_hdf5(root, split).labels.tolist() == labels
     root = write_random_set(tmp_path / "none", POINTS, np.ones(4))

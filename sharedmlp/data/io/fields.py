@@ -39,6 +39,7 @@ _SCALARS = {
     ),
 }
 _DECORATION = re.compile(r"^[\"']|[\"']$|^scalar([ _]field)?[ _]|\s*[\[(][^\])]*[\])]$")
+_LONGEST_NAME = 100
 # How far from 1 the length of a normal may be: text has two digits and more.
 _LENGTH_TOLERANCE = 0.05
 _LARGEST_COLOR = 65535
@@ -49,7 +50,8 @@ def canonical_name(name: str) -> str:
 
     `X [m]` is x, and `scalar_Label` and `Scalar field Label`, as CloudCompare has it, are label.
     """
-    return _DECORATION.sub("", name.strip().lower())
+    name = name.strip().lower()
+    return _DECORATION.sub("", name) if len(name) < _LONGEST_NAME else name
 
 
 def has_coordinates(names: Mapping[str, object] | tuple[str, ...]) -> bool:

@@ -1,7 +1,7 @@
 """glTF files (.glb, .gltf): all triangles of the scene.
 
 By our own readers, as parsers of others leave out sparse values, take fractions for integers, and
-draw only separate triangles. glTF is y-up: `formats.FORMATS` says so.
+draw only separate triangles. glTF is y-up by its specification: the coordinates stay so here.
 """
 
 from pathlib import Path

@@ -22,6 +22,7 @@ _BYTES_A_VALUE = 16
 _BYTES_AN_OBJECT = 4096
 
 _MAGIC = b"glTF"
+_KINDS = ("accessors", "bufferViews", "buffers", "meshes", "nodes", "scenes", "skins")
 _COMPRESSIONS = {
     "KHR_draco_mesh_compression": "Draco",
     "EXT_meshopt_compression": "meshoptimizer",
@@ -39,7 +40,7 @@ class GltfDocument(NamedTuple):
     """A glTF file before its buffers are read.
 
     Attributes:
-        tree: The JSON, an object.
+        tree: The JSON, an object, whose `_KINDS` are lists of objects.
         chunk: The binary chunk of a `.glb` file, if it has one.
         folder: Where the files lie that it names.
     """
@@ -50,9 +51,7 @@ class GltfDocument(NamedTuple):
 
     def parts(self, kind: str) -> list[dict[str, Any]]:
         """Return all parts of a kind, such as "meshes"."""
-        parts = self.tree.get(kind, [])
-        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            raise FormatError(f"{kind}: expected a list of objects, found {_show(parts)}")
+        parts: list[dict[str, Any]] = self.tree.get(kind, [])
         return parts
 
     def part(self, kind: str, index: Any) -> dict[str, Any]:
@@ -90,6 +89,10 @@ def read_document(path: Path, content: bytes) -> GltfDocument:
         if name in _COMPRESSIONS:
             raise compressed(name)
         raise FormatError(f"it requires the extension {_show(name)}, which is not read")
+    for kind in _KINDS:
+        parts = tree.get(kind, [])
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            raise FormatError(f"{kind}: expected a list of objects, found {_show(parts)}")
     return GltfDocument(tree, chunk, path.parent)
 
 

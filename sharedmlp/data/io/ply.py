@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.io.base import FormatError, MeshArrays, PointCloud
-from sharedmlp.data.io.ply_body import PlyLists, PlyTable, read_ply_body
+from sharedmlp.data.io.ply_body import read_ply_body
 from sharedmlp.data.io.ply_cloud import cloud_from_vertices
 from sharedmlp.data.io.ply_header import parse_ply_header
+from sharedmlp.data.io.ply_table import PlyLists, PlyTable
 from sharedmlp.data.io.polygons import cut_into_triangles, strip_triangles
 from sharedmlp.data.io.text import convert_to_utf8
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from sharedmlp.data.io.base import PointCloud
 from sharedmlp.data.io.fields import cloud_from_fields, restore_integers
-from sharedmlp.data.io.ply_body import PlyTable
 from sharedmlp.data.io.ply_header import PlyHeader
+from sharedmlp.data.io.ply_table import PlyTable
 
 
 def cloud_from_vertices(vertices: PlyTable, header: PlyHeader) -> PointCloud:

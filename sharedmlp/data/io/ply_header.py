@@ -69,6 +69,8 @@ def parse_ply_header(content: bytes) -> PlyHeader:
         FormatError: If it is no header of PLY 1.0; the message names the line.
     """
     start = re.match(rb"ply[ \t]*(\r\n|\n|\r)", content)
+    if not content.strip():
+        raise FormatError("the file is empty")
     if start is None:
         raise FormatError(f"line 1: expected 'ply', found {shorten(_first_line(content))}")
     line_end, position, number = start[1], start.end(), 1

@@ -7,10 +7,10 @@ from sharedmlp.data.io.base import FormatError
 
 # The corners of a face from which a fan is tried before ears are cut, one by one.
 _MOST_FANS = 8
-# Of all faces together: corners that are looked at while ears are cut, some seconds.
-_MOST_EAR_WORK = 1 << 27
+# Of all faces together: corners that are looked at while ears are cut, which takes seconds.
+_MOST_EAR_WORK = 1 << 29
 # What an attempt costs besides the corners.
-_ATTEMPT = 500
+_ATTEMPT = 5000
 
 
 def cut_into_triangles(
@@ -159,7 +159,7 @@ def _cut_ears(
     flat = np.delete(points, axis, axis=1)
     if (normal[axis] > 0) == (axis == 1):
         flat = flat[:, ::-1]
-    left = list(range(len(points)))
+    left = np.arange(len(points))
     ears: list[tuple[int, int, int]] = []
     place, tried = 0, 0
     while len(left) > 3:
@@ -167,15 +167,15 @@ def _cut_ears(
         if tried == len(left) or budget < 0:
             return None, budget
         place %= len(left)
-        ear = left[place - 1], left[place], left[(place + 1) % len(left)]
+        ear = int(left[place - 1]), int(left[place]), int(left[(place + 1) % len(left)])
         if _is_ear(flat, left, ear):
             ears.append(ear)
-            del left[place]
+            left = np.delete(left, place)
             tried = 0
         else:
             place += 1
             tried += 1
-    return [*ears, (left[0], left[1], left[2])], budget
+    return [*ears, (int(left[0]), int(left[1]), int(left[2]))], budget
 
 
 def _area(a: NDArray[np.floating], b: NDArray[np.floating], c: NDArray[np.floating]) -> np.floating:
@@ -185,7 +185,7 @@ def _area(a: NDArray[np.floating], b: NDArray[np.floating], c: NDArray[np.floati
     return result
 
 
-def _is_ear(flat: NDArray[np.floating], left: list[int], ear: tuple[int, int, int]) -> bool:
+def _is_ear(flat: NDArray[np.floating], left: NDArray[np.int64], ear: tuple[int, int, int]) -> bool:
     a, b, c = (flat[corner] for corner in ear)
     if _area(a, b, c) < 0:
         return False

@@ -36,6 +36,8 @@ def read_stl(path: Path, content: bytes) -> MeshArrays:
             triangles; if text is not solids of facets of three vertices each, or is cut short; if
             there is no facet.
     """
+    if not content.strip():
+        raise FormatError("the file is empty")
     text = convert_to_utf8(content)
     # Text has no NUL, and in a binary file the count has one, below 16 million triangles.
     is_text = text[:1024].lstrip()[:5].lower() == b"solid" and b"\0" not in text

@@ -6,8 +6,10 @@ or separators, a character that is no part of a number are errors that name the 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,9 @@ from sharedmlp.data.io.base import FormatError
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.io.text import shorten
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A)
+_NUMBER = re.compile(
+    r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A
+)
 _WITHOUT_SEPARATOR = re.compile(r"[^\s,][ \t]+[^\s,]")
 _COMMA_AT_BLANK = re.compile(r",[ \t]|[ \t],")
 _COMMA_INSIDE = re.compile(r"\d,[+-]?[\d.]")
@@ -141,8 +145,9 @@ def _parse_each(lines: Sequence[str], style: Style, first_line: int) -> NDArray[
         if line and not line.isspace():
             rows.append(split_line(line, style))
             numbers.append(number)
-    while all(row and not row[-1] for row in rows):  # a separator at the end of every line
-        rows = [row[:-1] for row in rows]
+    # A separator at the end of every line, or several, is the program's that wrote it.
+    empty = min(sum(1 for _ in takewhile(operator.not_, reversed(row))) for row in rows)
+    rows = [row[: len(row) - empty] for row in rows]
     columns = len(rows[0])
     values = np.empty((len(rows), columns))
     for row, (number, fields) in enumerate(zip(numbers, rows, strict=True)):

@@ -1,6 +1,10 @@
 """Meshes as text, and a small tree of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 TETRAHEDRON = """OFF
 4 4 6
@@ -44,3 +48,15 @@ def write(path: Path, content: str | bytes) -> Path:
     """Write a file, text as UTF-8."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+# A box of 1 x 2 x 3, whose area is 22: its corners, its sides, and the triangles of these.
+BOX_VERTICES = [(x, y, z) for x in (0, 1) for y in (0, 2) for z in (0, 3)]
+BOX_SIDES = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+BOX_FACES = [face for a, b, c, d in BOX_SIDES for face in ((a, b, c), (a, c, d))]
+
+
+def assert_is_box(mesh: Any, extents: Sequence[float] = (1, 2, 3), area: float = 22) -> None:
+    """Assert that a mesh has the size and the area of the box."""
+    assert mesh.extents.tolist() == pytest.approx(list(extents))
+    assert mesh.area == pytest.approx(area)

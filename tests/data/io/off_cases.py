@@ -7,6 +7,8 @@ from .meshes import TETRAHEDRON
 VERTICES = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
 SQUARE = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n"
 
+HEXAGON = [(np.cos(i * np.pi / 3), np.sin(i * np.pi / 3)) for i in range(6)]
+
 # name: (content, vertices, triangles, area)
 TETRA_AREA = 1.5 + np.sqrt(3) / 2
 GOOD: dict[str, tuple[str | bytes, int, int, float]] = {
@@ -34,6 +36,10 @@ GOOD: dict[str, tuple[str | bytes, int, int, float]] = {
     "CRLF": (TETRAHEDRON.replace("\n", "\r\n"), 4, 4, TETRA_AREA),
     "CR": (TETRAHEDRON.replace("\n", "\r"), 4, 4, TETRA_AREA),
     "byte order mark": ("\ufeff" + TETRAHEDRON, 4, 4, TETRA_AREA),
+    "UTF-16": (TETRAHEDRON.encode("utf-16"), 4, 4, TETRA_AREA),
+    "UTF-16 without a mark": (TETRAHEDRON.encode("utf-16-le"), 4, 4, TETRA_AREA),
+    "UTF-16, the other order": (TETRAHEDRON.encode("utf-16-be"), 4, 4, TETRA_AREA),
+    "UTF-32": (TETRAHEDRON.encode("utf-32"), 4, 4, TETRA_AREA),
     "no newline at the end": (TETRAHEDRON.rstrip(), 4, 4, TETRA_AREA),
     "exponents": (TETRAHEDRON.replace("1 0 0", "1.0e+00 -0.0 0.E0"), 4, 4, TETRA_AREA),
     "many digits": (
@@ -68,6 +74,29 @@ GOOD: dict[str, tuple[str | bytes, int, int, float]] = {
         5,
         TETRA_AREA,
     ),
+    # Sizes of 3 to 6, from text in every form.
+    **{
+        f"a hexagonal prism, {keyword}": (
+            "\n".join(
+                [
+                    f"{keyword}\n12 10 0",
+                    *(f"{x} {y} {z}{more}" for z in (0, 1) for x, y in HEXAGON),
+                    "6 5 4 3 2 1 0",
+                    "3 6 7 8\n5 6 8 9 10 11",
+                    *(f"4 {i} {(i + 1) % 6} {6 + (i + 1) % 6} {6 + i}" for i in range(5)),
+                    "3 5 0 6\n3 5 6 11",
+                ]
+            ),
+            12,
+            20,
+            6 + 3 * np.sqrt(3),
+        )
+        for keyword, more in (
+            *(("OFF", ""), ("NOFF", " 0 0 1"), ("COFF", " 9 9 9 255"), ("STOFF", " .5 .5")),
+            ("CNOFF", " 0 0 1 9 9 9 255"),
+        )
+    },
+    "a concave quad": ("OFF\n4 1 0\n1 1 0\n4 0 0\n0 0 0\n0 4 0\n4 0 3 2 1\n", 4, 2, 4),
     "tiny": (f"OFF\n4 1 0\n{SQUARE.replace('1', '1e-9')}4 0 1 2 3\n", 4, 2, 1e-18),
 }
 
@@ -138,15 +167,11 @@ BAD = {
     "only a byte order mark": ("\ufeff", "the file is empty"),
     "binary": (
         b"OFF BINARY\n\0\0\0\4\0\0\0\4",
-        "byte 11 is NUL: the file is binary or UTF-16, expected OFF as plain text",
-    ),
-    "UTF-16": (
-        TETRAHEDRON.encode("utf-16"),
-        "byte 3 is NUL: the file is binary or UTF-16, expected OFF as plain text",
+        "byte 11 is NUL: the file is binary, expected OFF as plain text",
     ),
     "a NUL at the end": (
         TETRAHEDRON + "\0",
-        f"byte {len(TETRAHEDRON)} is NUL: the file is binary or UTF-16, expected OFF as plain text",
+        f"byte {len(TETRAHEDRON)} is NUL: the file is binary, expected OFF as plain text",
     ),
     "not text": (bytes(range(128, 256)) * 4, keyword("\ufffd" * 57 + "...")),
     "compressed": (b"\x1f\x8b\x08\x08", keyword("\ufffd\x08\x08")),
@@ -171,7 +196,14 @@ BAD = {
         TETRAHEDRON.replace("\n", " "),
         counts(TETRAHEDRON[4:].replace("\n", " ")[:57] + "...", line=1),
     ),
-    "no faces": (f"OFF\n4 0 0\n{VERTICES}", nothing(4, 0)),
+    "no faces": (
+        f"OFF\n4 0 0\n{VERTICES}",
+        "a point cloud: 4 points and no faces, expected a mesh",
+    ),
+    "no faces and a vertex that is cut short": (
+        f"OFF\n4 0 0\n{VERTICES[:-4]}\n",
+        vertex(6, "0"),
+    ),
     "no vertices": ("OFF\n0 1 0\n3 0 0 0\n", nothing(0, 1)),
     "nothing": ("OFF\n0 0 0\n", nothing(0, 0)),
     "nothing follows": ("OFF\n4 4 6\n", promise(4, 4, 0, "the file ends")),

@@ -94,7 +94,7 @@ def read_plain_pcd(content):
     if any(flat.count(name) != 1 for name in "xyz"):
         raise ValueError("x, y, z")
     if entries["DATA"] == ["ascii"]:
-        lines = [line for line in rest.decode("ascii").split("\n") if line.strip()]
+        lines = [line for line in rest.split(b"\n") if line.strip()]
         rows = [[float(word) for word in line.split()] for line in lines]
         if len(rows) != points or {len(row) for row in rows} != {len(flat)} or b"_" in rest:
             raise ValueError("lines")
