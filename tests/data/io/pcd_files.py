@@ -79,7 +79,7 @@ def read_plain_pcd(content):
     names = entries["FIELDS"]
     counts = [int(word) for word in entries.get("COUNT", ["1"] * len(names))]
     (width,), (height,), (points,) = (map(int, entries[k]) for k in ("WIDTH", "HEIGHT", "POINTS"))
-    if not width * height == points > 0 or min(counts) < 1:
+    if not width * height == points > 0 or not 1 <= min(counts) <= max(counts) < 1000:
         raise ValueError("counts")
     codes = {("F", "4"): "f", ("F", "8"): "d"}
     codes |= {

@@ -159,7 +159,7 @@ def test_the_sound_ones_are_read(folder, suffix):
         np.testing.assert_array_equal(read, POINTS if len(read) == 4 else np.delete(POINTS, 1, 0))
 
 
-SETTINGS = {"deadline": 1000, "suppress_health_check": list(HealthCheck)}
+SETTINGS = {"deadline": 10_000, "suppress_health_check": list(HealthCheck)}
 
 
 @settings(max_examples=200, derandomize=True, **SETTINGS)
