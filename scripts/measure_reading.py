@@ -1,4 +1,4 @@
-"""How fast meshes become clouds, beside trimesh alone, and clouds become batches.
+"""How fast files become clouds, beside the libraries alone, and clouds become batches.
 
 Prints the tables of docs/data.md. Everything is written to a temporary folder. What one process
 does is counted in seconds of its own, so that a busy machine gives the same numbers.
@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import laspy
 import numpy as np
+import pypcd4
 import torch
 import trimesh
 from torch.utils.data import DataLoader
@@ -19,11 +21,13 @@ from torch.utils.data import DataLoader
 from sharedmlp.data import (
     PointCloudDataset,
     identity_collate,
+    load_cloud,
     normalize_points,
     prepare_mesh_tree,
     read_mesh,
 )
 from sharedmlp.data.cache import CacheEntry, write_cache
+from sharedmlp.data.io.formats import FORMATS
 from sharedmlp.data.sampling import draw_surface
 from sharedmlp.utils.cores import usable_cores
 
@@ -101,6 +105,77 @@ def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
         print(f"  {name}: {total / 60:.1f} minutes")
 
 
+def trimesh_vertices(path: Path) -> object:
+    """Read by trimesh alone."""
+    return trimesh.load(path, process=False)
+
+
+def write_formats(folder: Path, count: int) -> dict[str, tuple[Path, Callable[[Path], object]]]:
+    """Write a cloud and a mesh in every format; return each with the library that reads it alone.
+
+    Args:
+        folder: Where the files are written.
+        count: How many points and how many faces they have, about.
+    """
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(count, 3)).astype(np.float32)
+    files: dict[str, tuple[Path, Callable[[Path], object]]] = {}
+
+    def note(name: str, path: Path, alone: Callable[[Path], object]) -> Path:
+        files[name] = (path, alone)
+        return path
+
+    cloud = trimesh.PointCloud(points)
+    for encoding in ("ascii", "binary"):
+        path = note(f"PLY {encoding}, points", folder / f"cloud_{encoding}.ply", trimesh_vertices)
+        cloud.export(path, encoding=encoding)
+    for encoding in ("ascii", "binary", "binary_compressed"):
+        path = note(f"PCD {encoding}", folder / f"{encoding}.pcd", pypcd4.PointCloud.from_path)
+        written = pypcd4.PointCloud.from_xyz_points(points)
+        written.save(path, encoding=pypcd4.Encoding(encoding))
+    for suffix in ("las", "laz"):
+        las = laspy.create(point_format=3)
+        las.header.scales = [0.001] * 3
+        las.x, las.y, las.z = points.T.astype(np.float64)
+        las.write(
+            note(suffix.upper(), folder / f"cloud.{suffix}", lambda path: laspy.read(path).xyz)
+        )
+    np.savetxt(note("CSV", folder / "cloud.csv", _loadtxt), points, "%.6f", delimiter=",")
+    np.save(note("NPY", folder / "cloud.npy", np.load), points)
+
+    # A torus has twice as many faces as it has vertices.
+    side = max(3, round((count / 2) ** 0.5))
+    torus = trimesh.creation.torus(1, 0.4, major_sections=side, minor_sections=side)
+    for name, suffix in (
+        *(("PLY, faces", "ply"), ("OBJ", "obj"), ("STL", "stl"), ("STL ascii", "stl_ascii")),
+        *(("glTF", "glb"), ("OFF", "off")),
+    ):
+        torus.export(note(name, folder / f"torus.{suffix}", trimesh_vertices))
+    return files
+
+
+def _loadtxt(path: Path) -> object:
+    return np.loadtxt(path, delimiter=",")
+
+
+def measure_formats(folder: Path, count: int, repeats: int) -> None:
+    """Print milliseconds a file of each format, ours with its checks and the library alone."""
+    folder.mkdir()
+    print(f"| {count:,} points or faces | kB | ms | the library alone, ms | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, (path, alone) in write_formats(folder, count).items():
+        ours = load_cloud if FORMATS[path.suffix].kind == "cloud" or "points" in name else read_mesh
+        best = [float("inf")] * 2
+        for _ in range(repeats):
+            for place, reader in enumerate((ours, alone)):
+                start = time.process_time()
+                reader(path)
+                best[place] = min(best[place], time.process_time() - start)
+        size = path.stat().st_size / 1e3
+        milliseconds = f"{best[0] * 1e3:.1f} | {best[1] * 1e3:.1f} | {best[1] / best[0]:.1f}x"
+        print(f"| {name} | {size:.0f} | {milliseconds} |")
+
+
 def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None:
     """Print how the cores share a tree of 120 meshes, which are links to a few files."""
     train = folder / "tree" / "sphere" / "train"
@@ -158,9 +233,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="a tree of real meshes, measured too")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--count", type=int, default=50_000, help="points or faces a format")
+    parser.add_argument("--formats-only", action="store_true", help="the table of formats alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        measure_formats(folder / "formats", options.count, options.repeats)
+        if options.formats_only:
+            return
+        print()
         groups = generate_meshes(folder)
         if options.root:
             groups = {options.root.name: sorted(options.root.rglob("*.off")), **groups}

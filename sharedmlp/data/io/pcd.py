@@ -165,7 +165,9 @@ def _read_ascii(content: bytes, header: PcdHeader) -> list[PointArray]:
     columns = sum(field.count for field in header.fields)
     body = content[header.offset :].replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n \t")
     values = None
-    if body:
+    if body and _NAN.search(body) is None:
+        values = parse_floats(body + b"\n", columns)
+    elif body:
         # NaN is what differs if it is replaced by different numbers.
         zeros, ones = (
             parse_floats(_NAN.sub(number, body) + b"\n", columns) for number in (b"0", b"1")
