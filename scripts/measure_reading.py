@@ -10,12 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import laspy
 import numpy as np
-import pypcd4
 import torch
 import trimesh
+from pypcd4.pypcd4 import Encoding, PointCloud
 from torch.utils.data import DataLoader
 
 from sharedmlp.data import (
@@ -125,14 +126,14 @@ def write_formats(folder: Path, count: int) -> dict[str, tuple[Path, Callable[[P
         files[name] = (path, alone)
         return path
 
-    cloud = trimesh.PointCloud(points)
+    cloud: Any = trimesh.PointCloud(points)  # type: ignore[no-untyped-call]  # as trimesh has it
     for encoding in ("ascii", "binary"):
         path = note(f"PLY {encoding}, points", folder / f"cloud_{encoding}.ply", trimesh_vertices)
         cloud.export(path, encoding=encoding)
     for encoding in ("ascii", "binary", "binary_compressed"):
-        path = note(f"PCD {encoding}", folder / f"{encoding}.pcd", pypcd4.PointCloud.from_path)
-        written = pypcd4.PointCloud.from_xyz_points(points)
-        written.save(path, encoding=pypcd4.Encoding(encoding))
+        path = note(f"PCD {encoding}", folder / f"{encoding}.pcd", PointCloud.from_path)
+        written = PointCloud.from_xyz_points(points)
+        written.save(path, encoding=Encoding(encoding))
     for suffix in ("las", "laz"):
         las = laspy.create(point_format=3)
         las.header.scales = [0.001] * 3

@@ -101,7 +101,7 @@ def read_plain_pcd(content):
     elif entries["DATA"] == ["binary"]:
         if len(rest) != points * struct.calcsize(form):
             raise ValueError("size")
-        rows = list(struct.iter_unpack(form, rest))
+        rows = [list(row) for row in struct.iter_unpack(form, rest)]
     else:
         raise ValueError("not plain")
     values = np.array([[row[place] for place in places] for row in rows], dtype=np.float64)
