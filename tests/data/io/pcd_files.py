@@ -94,6 +94,8 @@ def read_plain_pcd(content):
     if any(flat.count(name) != 1 for name in "xyz"):
         raise ValueError("x, y, z")
     if entries["DATA"] == ["ascii"]:
+        if b"\r" in rest:
+            raise ValueError("another line end")
         lines = [line for line in rest.split(b"\n") if line.strip()]
         rows = [[float(word) for word in line.split()] for line in lines]
         if len(rows) != points or {len(row) for row in rows} != {len(flat)} or b"_" in rest:
