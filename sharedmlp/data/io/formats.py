@@ -15,6 +15,7 @@ from sharedmlp.data.io.base import (
     MeshReadError,
     PointArray,
     read_file,
+    require_trimesh,
 )
 from sharedmlp.data.io.gltf import read_gltf
 from sharedmlp.data.io.obj import read_obj
@@ -22,7 +23,6 @@ from sharedmlp.data.io.off import read_off
 from sharedmlp.data.io.ply import read_ply
 from sharedmlp.data.io.points import read_npy, read_text
 from sharedmlp.data.io.stl import read_stl
-from sharedmlp.data.io.trimesh_reader import require_trimesh
 
 # No COLLADA, 3MF, 3DXML and archives: their readers unfold whatever a small file nests, entities of
 # XML, instances of instances, compressed files.

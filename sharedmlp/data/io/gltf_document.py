@@ -59,7 +59,8 @@ class GltfDocument(NamedTuple):
         parts = self.parts(kind)
         if not _is_integer(index) or not 0 <= index < len(parts):
             raise FormatError(f"it refers to {kind}[{_show(index)}], but has {len(parts)} of them")
-        return parts[index]
+        part: dict[str, Any] = parts[index]
+        return part
 
 
 def read_document(path: Path, content: bytes) -> GltfDocument:
@@ -82,13 +83,13 @@ def read_document(path: Path, content: bytes) -> GltfDocument:
     version = asset.get("version", "2.0") if isinstance(asset, dict) else None
     if not isinstance(version, str) or not version.startswith("2."):
         raise FormatError(f"it is of version {_show(version)} of glTF, expected 2.0")
-    required = tree.get("extensionsRequired", [])
-    for name in required if isinstance(required, list) else [required]:
-        if isinstance(name, str) and name.startswith(_SERVED):
-            continue
-        if name in _COMPRESSIONS:
-            raise compressed(name)
-        raise FormatError(f"it requires the extension {_show(name)}, which is not read")
+    for name in get_list(tree, "extensionsRequired"):
+        if not isinstance(name, str) or not name.startswith(_SERVED):
+            raise (
+                compressed(name)
+                if isinstance(name, str) and name in _COMPRESSIONS
+                else FormatError(f"it requires the extension {_show(name)}, which is not read")
+            )
     for kind in _KINDS:
         parts = tree.get(kind, [])
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
@@ -106,7 +107,7 @@ def compressed(extension: str) -> FormatError:
 
 def find_compression(part: dict[str, Any]) -> str | None:
     """Return the extension that a part is compressed with, if it is."""
-    extensions = part.get("extensions", {})
+    extensions = get_object(part, "extensions")
     return next((name for name in _COMPRESSIONS if name in extensions), None)
 
 
@@ -131,10 +132,10 @@ def get_count(part: dict[str, Any], key: str, default: int | None = None) -> int
         FormatError: If it is none, or missing without a default.
     """
     value = part.get(key, default)
-    if not _is_integer(value) or value < 0:  # one below zero would make up for others
+    # One below zero would make up for others.
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise FormatError(f"{key}: expected a count, found {_show(value)}")
-    result: int = value
-    return result
+    return value
 
 
 def get_list(part: dict[str, Any], key: str) -> list[Any]:

@@ -34,7 +34,7 @@ def cut_into_triangles(
         FormatError: If a face has fewer than three corners, refers to a vertex that is missing, or
             is concave and has thousands of corners.
     """
-    corners = corners.astype(np.int64)  # also of unsigned types, whose -1 is large
+    corners = np.asarray(corners, dtype=np.int64)  # unsigned too
     if (sizes < 3).any():
         face = int(np.argmax(sizes < 3))
         raise FormatError(
@@ -93,7 +93,7 @@ def strip_triangles(
     Returns:
         (T, 3) corners; strips of fewer than three corners give none.
     """
-    corners = corners.astype(np.int64)
+    corners = np.asarray(corners, dtype=np.int64)
     is_end = corners == restart
     ends = np.zeros(len(corners) + 1, dtype=bool)
     ends[np.cumsum(sizes)] = True
@@ -105,12 +105,13 @@ def strip_triangles(
     first = np.searchsorted(strip, strip)  # where the strip of a corner begins
     odd = (np.arange(len(kept)) - first)[:-2] % 2 == 1
     triples[odd] = triples[odd][:, [1, 0, 2]]
-    return triples[whole]
+    result: NDArray[np.int64] = triples[whole]
+    return result
 
 
 def fan_triangles(corners: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the (N - 2, 3) triangles of a fan of (N,) corners about the first one."""
-    corners = corners.astype(np.int64)
+    corners = np.asarray(corners, dtype=np.int64)
     firsts = np.broadcast_to(corners[:1], (max(len(corners) - 2, 0),))
     return np.stack([firsts, corners[1:-1], corners[2:]], axis=1)
 
@@ -140,7 +141,8 @@ def _is_fan(vertices: NDArray[np.floating], polygons: NDArray[np.int64]) -> NDAr
     normals = np.cross(spokes[:, :-1], spokes[:, 1:])
     total = normals.sum(axis=1, keepdims=True)  # Newell's normal, twice the area long
     sides = (normals * total).sum(axis=2)
-    return (sides >= -1e-9 * (total**2).sum(axis=2)).all(axis=1)
+    result: NDArray[np.bool_] = (sides >= -1e-9 * (total**2).sum(axis=2)).all(axis=1)
+    return result
 
 
 def _cut_ears(

@@ -62,7 +62,7 @@ def read_view(document, index):
     end = start + whole(view["byteLength"])
     if end > buffer["byteLength"]:
         raise ValueError("beyond")
-    return content[start:end], view.get("byteStride")
+    return content[start:end], whole(view["byteStride"], 1) if "byteStride" in view else None
 
 
 def read_values(document, part, code, width, count):
