@@ -43,11 +43,13 @@ class GltfDocument(NamedTuple):
         tree: The JSON, an object, whose `_KINDS` are lists of objects.
         chunk: The binary chunk of a `.glb` file, if it has one.
         folder: Where the files lie that it names.
+        num_bytes: The size of the file.
     """
 
     tree: dict[str, Any]
     chunk: bytes | None
     folder: Path
+    num_bytes: int
 
     def parts(self, kind: str) -> list[dict[str, Any]]:
         """Return all parts of a kind, such as "meshes"."""
@@ -69,7 +71,7 @@ def read_document(path: Path, content: bytes) -> GltfDocument:
     Raises:
         FormatError: If it is no glTF 2.0, is cut short or requires an extension that is not served.
     """
-    chunk = None
+    chunk, num_bytes = None, len(content)
     if content.startswith(_MAGIC):
         content, chunk = _split_chunks(content)
     try:
@@ -94,7 +96,7 @@ def read_document(path: Path, content: bytes) -> GltfDocument:
         parts = tree.get(kind, [])
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
             raise FormatError(f"{kind}: expected a list of objects, found {_show(parts)}")
-    return GltfDocument(tree, chunk, path.parent)
+    return GltfDocument(tree, chunk, path.parent, num_bytes)
 
 
 def compressed(extension: str) -> FormatError:
@@ -117,7 +119,7 @@ def check_size(document: GltfDocument) -> None:
     Raises:
         FormatError: If it would take more than 2 GiB, or names a file that is not in its folder.
     """
-    asked = _named_bytes(document) + _asked_bytes(document)
+    asked = count_named_bytes(document) + _asked_bytes(document)
     if asked > _MOST_BYTES:
         raise FormatError(
             f"it asks for about {asked} bytes, expected at most {_MOST_BYTES}: its counts are "
@@ -201,7 +203,7 @@ def _split_chunks(content: bytes) -> tuple[bytes, bytes | None]:
     return content[20:start], chunk
 
 
-def _named_bytes(document: GltfDocument) -> int:
+def count_named_bytes(document: GltfDocument) -> int:
     """Return the sizes of the files that are named, as often as they are named."""
     size = 0
     for buffer in document.parts("buffers"):

@@ -34,22 +34,22 @@ def cut_into_triangles(
         FormatError: If a face has fewer than three corners, refers to a vertex that is missing, or
             is concave and has thousands of corners.
     """
-    corners = np.asarray(corners, dtype=np.int64)  # unsigned too
+    indices: NDArray[np.int64] = corners.astype(np.int64, copy=False)  # unsigned too
     if (sizes < 3).any():
         face = int(np.argmax(sizes < 3))
         raise FormatError(
             f"face {face} (of {len(sizes)}, from 0) has {sizes[face]} corners, expected 3 or more"
         )
-    check_corners(corners, sizes, len(vertices))
+    check_corners(indices, sizes, len(vertices))
     if (sizes == 3).all():
-        return corners.reshape(-1, 3)
+        return indices.reshape(-1, 3)
     counts = sizes - 2
     result = np.empty((int(counts.sum()), 3), dtype=np.int64)
     firsts, targets = np.cumsum(sizes) - sizes, np.cumsum(counts) - counts
     budget = _MOST_EAR_WORK
     for size in np.unique(sizes).tolist():
         faces = np.flatnonzero(sizes == size)
-        polygons = corners[firsts[faces, None] + np.arange(size)]
+        polygons = indices[firsts[faces, None] + np.arange(size)]
         triangles, concave = _cut_into_fans(vertices, polygons)
         for place in concave:
             ears, budget = _cut_ears(vertices[polygons[place]], budget)
@@ -135,13 +135,17 @@ def _cut_into_fans(
 
 
 def _is_fan(vertices: NDArray[np.floating], polygons: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return of each polygon whether no triangle of its first corner's fan faces another way."""
+    """Return of each polygon whether no triangle of its first corner's fan faces another way.
+
+    Also if a corner is not finite.
+    """
     points = vertices[polygons]
     spokes = points[:, 1:] - points[:, :1]
     normals = np.cross(spokes[:, :-1], spokes[:, 1:])
     total = normals.sum(axis=1, keepdims=True)  # Newell's normal, twice the area long
     sides = (normals * total).sum(axis=2)
-    result: NDArray[np.bool_] = (sides >= -1e-9 * (total**2).sum(axis=2)).all(axis=1)
+    same_way = sides >= -1e-9 * (total**2).sum(axis=2)
+    result: NDArray[np.bool_] = (same_way | ~np.isfinite(sides)).all(axis=1)
     return result
 
 

@@ -73,7 +73,9 @@ def read_stl(content):
         (count,) = struct.unpack_from("<I", content[80:84].ljust(4, b"\xff"))
         if not count or len(content) != 84 + 50 * count or content[:5].lower() == b"solid":
             raise ValueError("another size")
-        corners = [struct.unpack_from("<9f", content, 84 + 50 * i + 12) for i in range(count)]
+        corners: list[Any] = [
+            struct.unpack_from("<9f", content, 84 + 50 * i + 12) for i in range(count)
+        ]
     else:
         lines = [line.split() for line in text_of(content).lower().split("\n") if line.strip()]
         if lines[0][0] != "solid" or lines[-1][0] != "endsolid" or len(lines) % 7 != 2:
