@@ -1,4 +1,4 @@
-"""How fast meshes become clouds, beside trimesh alone, and clouds become batches.
+"""How fast meshes become clouds, beside trimesh alone, and clouds become batches; any format.
 
 Prints the tables of docs/data.md. Everything is written to a temporary folder. What one process
 does is counted in seconds of its own, so that a busy machine gives the same numbers.
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,6 +102,37 @@ def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
         print(f"  {name}: {total / 60:.1f} minutes")
 
 
+def write_formats(folder: Path) -> dict[str, Path]:
+    """Write one mesh of 50,000 faces in every format that is read."""
+    sphere = trimesh.creation.icosphere(subdivisions=6)
+    rng = np.random.default_rng(0)
+    vertices = sphere.vertices + rng.normal(scale=0.001, size=sphere.vertices.shape)
+    mesh = trimesh.Trimesh(vertices, sphere.faces[:50_000], process=False)
+    options: dict[str, tuple[str, dict[str, Any]]] = {
+        "OFF": ("a.off", {"digits": 6}),
+        "OBJ": ("a.obj", {"include_normals": False, "digits": 6}),
+        "OBJ with normals": ("b.obj", {"include_normals": True, "digits": 6}),
+        "PLY, binary": ("a.ply", {}),
+        "PLY, text": ("b.ply", {"encoding": "ascii"}),
+        "STL, binary": ("a.stl", {}),
+        "STL, text": ("b.stl", {"file_type": "stl_ascii"}),
+        "glTF, .glb": ("a.glb", {}),
+    }
+    for name, keywords in options.values():
+        mesh.export(folder / name, **keywords)
+    return {format_name: folder / name for format_name, (name, _) in options.items()}
+
+
+def measure_formats(folder: Path, repeats: int) -> None:
+    """Print milliseconds a mesh of 50,000 faces, format by format, beside trimesh alone."""
+    print("| milliseconds a mesh of 50,000 faces | kB | read | trimesh read |")
+    print("| --- | ---: | ---: | ---: |")
+    for name, path in write_formats(folder).items():
+        seconds = seconds_a_mesh([path], repeats)
+        times = " | ".join(f"{seconds[reader] * 1e3:.0f}" for reader in ("read", "trimesh read"))
+        print(f"| {name} | {path.stat().st_size / 1e3:.0f} | {times} |")
+
+
 def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None:
     """Print how the cores share a tree of 120 meshes, which are links to a few files."""
     train = folder / "tree" / "sphere" / "train"
@@ -165,6 +197,8 @@ def main() -> None:
         if options.root:
             groups = {options.root.name: sorted(options.root.rglob("*.off")), **groups}
         measure_reading(groups, options.repeats)
+        print()
+        measure_formats(folder, options.repeats)
         print("\nA tree of meshes of 20,480 faces into its cache:")
         measure_processes(groups["20,480 faces"], folder, options.repeats)
         print("\nBatches from a memory map of ModelNet40's size:")
