@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import laspy
 import numpy as np
@@ -28,7 +28,6 @@ from sharedmlp.data import (
     read_mesh,
 )
 from sharedmlp.data.cache import CacheEntry, write_cache
-from sharedmlp.data.io.formats import FORMATS
 from sharedmlp.data.sampling import draw_surface
 from sharedmlp.utils.cores import usable_cores
 
@@ -106,75 +105,77 @@ def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
         print(f"  {name}: {total / 60:.1f} minutes")
 
 
-def trimesh_vertices(path: Path) -> object:
-    """Read by trimesh alone."""
-    return trimesh.load(path, process=False)
+FormatFiles: TypeAlias = dict[str, tuple[Path, Callable[[Path], object], Callable[[Path], object]]]
+"""Of each format a file, the reader of this package and the library that reads it alone."""
 
 
-def write_formats(folder: Path, count: int) -> dict[str, tuple[Path, Callable[[Path], object]]]:
-    """Write a cloud and a mesh in every format; return each with the library that reads it alone.
+def write_clouds(folder: Path) -> FormatFiles:
+    """Write one cloud of 50,000 points in every format that another library reads too."""
+    points = np.random.default_rng(0).normal(size=(50_000, 3)).astype(np.float32)
+    files: FormatFiles = {}
 
-    Args:
-        folder: Where the files are written.
-        count: How many points and how many faces they have, about.
-    """
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(count, 3)).astype(np.float32)
-    files: dict[str, tuple[Path, Callable[[Path], object]]] = {}
-
-    def note(name: str, path: Path, alone: Callable[[Path], object]) -> Path:
-        files[name] = (path, alone)
-        return path
+    def note(name: str, file_name: str, alone: Callable[[Path], object]) -> Path:
+        files[name] = (folder / file_name, load_cloud, alone)
+        return folder / file_name
 
     cloud: Any = trimesh.PointCloud(points)  # type: ignore[no-untyped-call]  # as trimesh has it
     for encoding in ("ascii", "binary"):
-        path = note(f"PLY {encoding}, points", folder / f"cloud_{encoding}.ply", trimesh_vertices)
-        cloud.export(path, encoding=encoding)
-    for encoding in ("ascii", "binary", "binary_compressed"):
-        path = note(f"PCD {encoding}", folder / f"{encoding}.pcd", PointCloud.from_path)
-        written = PointCloud.from_xyz_points(points)
-        written.save(path, encoding=Encoding(encoding))
-    for suffix in ("las", "laz"):
-        las = laspy.create(point_format=3)
-        las.header.scales = [0.001] * 3
-        las.x, las.y, las.z = points.T.astype(np.float64)
-        las.write(
-            note(suffix.upper(), folder / f"cloud.{suffix}", lambda path: laspy.read(path).xyz)
+        cloud.export(
+            note(f"PLY {encoding}, points", f"{encoding}.ply", trimesh.load), encoding=encoding
         )
-    np.savetxt(note("CSV", folder / "cloud.csv", _loadtxt), points, "%.6f", delimiter=",")
-    np.save(note("NPY", folder / "cloud.npy", np.load), points)
-
-    # A torus has twice as many faces as it has vertices.
-    side = max(3, round((count / 2) ** 0.5))
-    torus = trimesh.creation.torus(1, 0.4, major_sections=side, minor_sections=side)
-    for name, suffix in (
-        *(("PLY, faces", "ply"), ("OBJ", "obj"), ("STL", "stl"), ("STL ascii", "stl_ascii")),
-        *(("glTF", "glb"), ("OFF", "off")),
-    ):
-        torus.export(note(name, folder / f"torus.{suffix}", trimesh_vertices))
+    written = PointCloud.from_xyz_points(points)
+    for encoding in ("ascii", "binary", "binary_compressed"):
+        path = note(f"PCD, {encoding}", f"{encoding}.pcd", PointCloud.from_path)
+        written.save(path, encoding=Encoding(encoding))
+    las = laspy.create(point_format=3)
+    las.header.scales = [0.001] * 3
+    las.x, las.y, las.z = points.T.astype(np.float64)
+    for suffix in ("las", "laz"):
+        las.write(note(suffix.upper(), f"a.{suffix}", lambda path: laspy.read(path).xyz))
+    path = note("CSV", "a.csv", lambda path: np.loadtxt(path, delimiter=","))
+    np.savetxt(path, points, "%.6f", delimiter=",")
+    np.save(note("NPY", "a.npy", np.load), points)
     return files
 
 
-def _loadtxt(path: Path) -> object:
-    return np.loadtxt(path, delimiter=",")
+def write_meshes(folder: Path) -> FormatFiles:
+    """Write one mesh of 50,000 faces in every format, which trimesh reads too."""
+    sphere = trimesh.creation.icosphere(subdivisions=6)
+    rng = np.random.default_rng(0)
+    vertices = sphere.vertices + rng.normal(scale=0.001, size=sphere.vertices.shape)
+    mesh = trimesh.Trimesh(vertices, sphere.faces[:50_000], process=False)
+    options: dict[str, tuple[str, dict[str, Any]]] = {
+        "OFF": ("a.off", {"digits": 6}),
+        "OBJ": ("a.obj", {"include_normals": False, "digits": 6}),
+        "OBJ with normals": ("b.obj", {"include_normals": True, "digits": 6}),
+        "PLY, binary": ("a.ply", {}),
+        "PLY, text": ("b.ply", {"encoding": "ascii"}),
+        "STL, binary": ("a.stl", {}),
+        "STL, text": ("b.stl", {"file_type": "stl_ascii"}),
+        "glTF, .glb": ("a.glb", {}),
+    }
+    for name, keywords in options.values():
+        mesh.export(folder / name, **keywords)
+    alone = READERS["trimesh read"]
+    return {
+        format_name: (folder / name, read_mesh, alone) for format_name, (name, _) in options.items()
+    }
 
 
-def measure_formats(folder: Path, count: int, repeats: int) -> None:
-    """Print milliseconds a file of each format, ours with its checks and the library alone."""
+def measure_formats(folder: Path, repeats: int) -> None:
+    """Print milliseconds a file of 50,000 points or faces, beside the library alone."""
     folder.mkdir()
-    print(f"| {count:,} points or faces | kB | ms | the library alone, ms | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for name, (path, alone) in write_formats(folder, count).items():
-        ours = load_cloud if FORMATS[path.suffix].kind == "cloud" or "points" in name else read_mesh
+    print("| milliseconds a file of 50,000 points or faces | kB | read | the library alone |")
+    print("| --- | ---: | ---: | ---: |")
+    for name, (path, *readers) in (write_clouds(folder) | write_meshes(folder)).items():
         best = [float("inf")] * 2
         for _ in range(repeats):
-            for place, reader in enumerate((ours, alone)):
+            for place, reader in enumerate(readers):
                 start = time.process_time()
                 reader(path)
                 best[place] = min(best[place], time.process_time() - start)
-        size = path.stat().st_size / 1e3
-        milliseconds = f"{best[0] * 1e3:.1f} | {best[1] * 1e3:.1f} | {best[1] / best[0]:.1f}x"
-        print(f"| {name} | {size:.0f} | {milliseconds} |")
+        times = " | ".join(f"{seconds * 1e3:.1f}" for seconds in best)
+        print(f"| {name} | {path.stat().st_size / 1e3:.0f} | {times} |")
 
 
 def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None:
@@ -234,12 +235,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="a tree of real meshes, measured too")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--count", type=int, default=50_000, help="points or faces a format")
     parser.add_argument("--formats-only", action="store_true", help="the table of formats alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        measure_formats(folder / "formats", options.count, options.repeats)
+        measure_formats(folder / "formats", options.repeats)
         if options.formats_only:
             return
         print()
