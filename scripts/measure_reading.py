@@ -1,4 +1,4 @@
-"""How fast meshes become clouds, beside trimesh alone, and clouds become batches.
+"""How fast files become clouds, beside the libraries alone, and clouds become batches.
 
 Prints the tables of docs/data.md. Everything is written to a temporary folder. What one process
 does is counted in seconds of its own, so that a busy machine gives the same numbers.
@@ -10,15 +10,19 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import laspy
 import numpy as np
 import torch
 import trimesh
+from pypcd4.pypcd4 import Encoding, PointCloud
 from torch.utils.data import DataLoader
 
 from sharedmlp.data import (
     PointCloudDataset,
     identity_collate,
+    load_cloud,
     normalize_points,
     prepare_mesh_tree,
     read_mesh,
@@ -101,6 +105,79 @@ def measure_reading(groups: dict[str, list[Path]], repeats: int) -> None:
         print(f"  {name}: {total / 60:.1f} minutes")
 
 
+FormatFiles: TypeAlias = dict[str, tuple[Path, Callable[[Path], object], Callable[[Path], object]]]
+"""Of each format a file, the reader of this package and the library that reads it alone."""
+
+
+def write_clouds(folder: Path) -> FormatFiles:
+    """Write one cloud of 50,000 points in every format that another library reads too."""
+    points = np.random.default_rng(0).normal(size=(50_000, 3)).astype(np.float32)
+    files: FormatFiles = {}
+
+    def note(name: str, file_name: str, alone: Callable[[Path], object]) -> Path:
+        files[name] = (folder / file_name, load_cloud, alone)
+        return folder / file_name
+
+    cloud: Any = trimesh.PointCloud(points)  # type: ignore[no-untyped-call]  # as trimesh has it
+    for encoding in ("ascii", "binary"):
+        cloud.export(
+            note(f"PLY {encoding}, points", f"{encoding}.ply", trimesh.load), encoding=encoding
+        )
+    written = PointCloud.from_xyz_points(points)
+    for encoding in ("ascii", "binary", "binary_compressed"):
+        path = note(f"PCD, {encoding}", f"{encoding}.pcd", PointCloud.from_path)
+        written.save(path, encoding=Encoding(encoding))
+    las = laspy.create(point_format=3)
+    las.header.scales = [0.001] * 3
+    las.x, las.y, las.z = points.T.astype(np.float64)
+    for suffix in ("las", "laz"):
+        las.write(note(suffix.upper(), f"a.{suffix}", lambda path: laspy.read(path).xyz))
+    path = note("CSV", "a.csv", lambda path: np.loadtxt(path, delimiter=","))
+    np.savetxt(path, points, "%.6f", delimiter=",")
+    np.save(note("NPY", "a.npy", np.load), points)
+    return files
+
+
+def write_meshes(folder: Path) -> FormatFiles:
+    """Write one mesh of 50,000 faces in every format, which trimesh reads too."""
+    sphere = trimesh.creation.icosphere(subdivisions=6)
+    rng = np.random.default_rng(0)
+    vertices = sphere.vertices + rng.normal(scale=0.001, size=sphere.vertices.shape)
+    mesh = trimesh.Trimesh(vertices, sphere.faces[:50_000], process=False)
+    options: dict[str, tuple[str, dict[str, Any]]] = {
+        "OFF": ("a.off", {"digits": 6}),
+        "OBJ": ("a.obj", {"include_normals": False, "digits": 6}),
+        "OBJ with normals": ("b.obj", {"include_normals": True, "digits": 6}),
+        "PLY, binary": ("a.ply", {}),
+        "PLY, text": ("b.ply", {"encoding": "ascii"}),
+        "STL, binary": ("a.stl", {}),
+        "STL, text": ("b.stl", {"file_type": "stl_ascii"}),
+        "glTF, .glb": ("a.glb", {}),
+    }
+    for name, keywords in options.values():
+        mesh.export(folder / name, **keywords)
+    alone = READERS["trimesh read"]
+    return {
+        format_name: (folder / name, read_mesh, alone) for format_name, (name, _) in options.items()
+    }
+
+
+def measure_formats(folder: Path, repeats: int) -> None:
+    """Print milliseconds a file of 50,000 points or faces, beside the library alone."""
+    folder.mkdir()
+    print("| milliseconds a file of 50,000 points or faces | kB | read | the library alone |")
+    print("| --- | ---: | ---: | ---: |")
+    for name, (path, *readers) in (write_clouds(folder) | write_meshes(folder)).items():
+        best = [float("inf")] * 2
+        for _ in range(repeats):
+            for place, reader in enumerate(readers):
+                start = time.process_time()
+                reader(path)
+                best[place] = min(best[place], time.process_time() - start)
+        times = " | ".join(f"{seconds * 1e3:.1f}" for seconds in best)
+        print(f"| {name} | {path.stat().st_size / 1e3:.0f} | {times} |")
+
+
 def measure_processes(paths: Sequence[Path], folder: Path, repeats: int) -> None:
     """Print how the cores share a tree of 120 meshes, which are links to a few files."""
     train = folder / "tree" / "sphere" / "train"
@@ -158,9 +235,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="a tree of real meshes, measured too")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--formats-only", action="store_true", help="the table of formats alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        measure_formats(folder / "formats", options.repeats)
+        if options.formats_only:
+            return
+        print()
         groups = generate_meshes(folder)
         if options.root:
             groups = {options.root.name: sorted(options.root.rglob("*.off")), **groups}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sharedmlp.data.io.trimesh_reader import require_trimesh
+from sharedmlp.data.io.base import require_trimesh
 from sharedmlp.data.shape_classes import BUILDERS
 from sharedmlp.utils.seeds import generator_for_name
 

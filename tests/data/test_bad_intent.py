@@ -91,6 +91,22 @@ MESHES = {
     "22 bytes": ("a.glb", b"glTF\2\0\0\0\x16\0\0\0\xff\xff\xff\xffJSON{}", "is cut short"),
     "zeros": ("a.gltf", gltf(accessors=[accessor(10**12)]), "asks for about"),
     "zeros in a glb": ("a.glb", glb(gltf(accessors=[accessor(10**12)])), "asks for about"),
+    "sparse zeros": (
+        "a.gltf",
+        gltf(
+            accessors=[
+                accessor(
+                    4 * 10**7,
+                    sparse={
+                        "count": 1,
+                        "indices": {"bufferView": 0, "componentType": 5125},
+                        "values": {"bufferView": 0},
+                    },
+                )
+            ]
+        ),
+        "40000000 zeros are more than the file can refer to",
+    ),
     "aliases": ("a.gltf", gltf(accessors=[accessor(2 * 10**8, bufferView=0)] * 2), "asks for"),
     "views": ("a.gltf", gltf(bufferViews=[{"buffer": 0, "byteLength": GB}] * 3), "asks for about"),
     "nodes": ("a.gltf", gltf(accessors=[accessor(10**6)], nodes=[{"mesh": 0}] * 200), "asks for"),
@@ -130,6 +146,18 @@ MESHES = {
         "property float y\nproperty float z\nelement face 1000000000000\n"
         "property list uint uint vertex_indices\nend_header\n" + "\x7f" * 48,
         "promises 1000000000000 records of 'vertex'",
+    ),
+    "ply lists": (
+        "a.ply",
+        b"ply\nformat binary_little_endian 1.0\nelement face 2\n"
+        b"property list uint uint vertex_indices\nend_header\n" + b"\xff" * 64,
+        "promises 2 records of 'face', but the file ends after 0",
+    ),
+    "many empty ply lists": (
+        "a.ply",
+        b"ply\nformat binary_little_endian 1.0\nelement face 100001\n"
+        b"property list uchar int vertex_indices\nend_header\n\1" + b"\0" * 100_000,
+        "promises 100001 records of 'face', but the file ends after",
     ),
     "ply text": (
         "a.ply",

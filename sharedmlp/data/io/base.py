@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedmlp.data.errors import DataError
+from sharedmlp.utils.optional_imports import require_modules
 
 
 class MeshReadError(DataError):
@@ -122,15 +123,6 @@ def read_file(path: Path) -> bytes:
         raise MeshReadError(path, f"cannot be opened: {error.strerror or error}") from error
 
 
-def check_triangle_count(mesh: MeshArrays, promised: int) -> MeshArrays:
-    """Return a mesh that has as many triangles as the header of its file promises.
-
-    Raises:
-        FormatError: If there are fewer.
-    """
-    if len(mesh.faces) < promised:
-        raise FormatError(
-            f"{len(mesh.faces)} triangles could be read where the header promises faces for "
-            f"{promised} or more: the file is cut short or its counts are wrong"
-        )
-    return mesh
+def require_trimesh() -> None:
+    """Raise an ImportError that names the extra to install if trimesh is missing."""
+    require_modules("trimesh", extra="train", purpose="Reading or making meshes")

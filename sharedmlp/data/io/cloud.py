@@ -31,7 +31,8 @@ def find_cloud_files(paths: Sequence[str | Path]) -> list[Path]:
 
     Args:
         paths: Files, taken whatever their name, and folders, searched at any depth for files of
-            all formats that `read_cloud` reads but `.txt`, without hidden ones.
+            all formats that `read_cloud` reads, without hidden ones and those of suffixes that
+            other files have too, such as `.txt`, `.csv`, `.bin` and `.h5`.
 
     Returns:
         The files, in the order of the paths; those of a folder sorted.

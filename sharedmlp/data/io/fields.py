@@ -71,7 +71,9 @@ def cloud_from_fields(fields: Mapping[str, PointArray]) -> PointCloud:
     Raises:
         FormatError: If there are no x, y and z, or a field has another length.
     """
-    known = {canonical_name(name): array for name, array in reversed(fields.items())}
+    known: dict[str, PointArray] = {}
+    for name, array in fields.items():
+        known.setdefault(canonical_name(name), array)
     arrays = {}
     for name, components in _COMPONENTS.items():
         arrays[name] = _take_scalars(known, components)
@@ -104,10 +106,10 @@ def restore_integers(values: PointArray, dtype: np.dtype[Any]) -> PointArray:
     """Return numbers of text in the integer type that a header names, if they are of that type."""
     if dtype.kind not in "iu" or values.dtype.kind != "f" or values.size == 0:
         return values
-    bounds = np.iinfo(dtype)
-    fitting = (values >= bounds.min) & (values <= bounds.max) & (values == np.floor(values))
+    bounds, numbers = np.iinfo(dtype), values.astype(np.float64)
+    fitting = (numbers >= bounds.min) & (numbers <= bounds.max) & (numbers == np.floor(numbers))
     # Beyond 2**53 a float64 may round to more than the type holds.
-    return values.astype(dtype) if fitting.all() and np.abs(values).max() < 2**53 else values
+    return values.astype(dtype) if fitting.all() and np.abs(numbers).max() < 2**53 else values
 
 
 def _take_scalars(

@@ -16,6 +16,7 @@ from sharedmlp.data.io.base import (
     PointArray,
     PointCloud,
     read_file,
+    require_trimesh,
 )
 from sharedmlp.data.io.gltf import read_gltf
 from sharedmlp.data.io.hdf5_cloud import read_hdf5_cloud
@@ -29,7 +30,6 @@ from sharedmlp.data.io.point_text import read_pts, read_text
 from sharedmlp.data.io.points import read_npy, read_npz
 from sharedmlp.data.io.signatures import recognize_content
 from sharedmlp.data.io.stl import read_stl
-from sharedmlp.data.io.trimesh_reader import require_trimesh
 
 # No COLLADA, 3MF, 3DXML and archives: their readers unfold whatever a small file nests, entities of
 # XML, instances of instances, compressed files.

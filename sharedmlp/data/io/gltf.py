@@ -17,6 +17,7 @@ from sharedmlp.data.io.gltf_document import (
     check_size,
     compressed,
     find_compression,
+    get_count,
     get_list,
     get_object,
     get_primitives,
@@ -79,7 +80,7 @@ class _MeshReader:
         firsts: dict[str, int] = {}  # parts of a mesh may share their vertices
         for primitive in get_primitives(mesh):
             key = repr([get_object(primitive, "attributes"), primitive.get("targets")])
-            mode = primitive.get("mode", _TRIANGLES)
+            mode = get_count(primitive, "mode", _TRIANGLES)
             if mode in _NO_TRIANGLES:
                 kind = _NO_TRIANGLES[mode]
                 self._others[kind] = self._others.get(kind, 0) + 1
@@ -128,7 +129,7 @@ class _MeshReader:
         return positions
 
     def _read_faces(
-        self, primitive: dict[str, Any], mode: Any, num_vertices: int
+        self, primitive: dict[str, Any], mode: int, num_vertices: int
     ) -> NDArray[np.int64]:
         index = primitive.get("indices")
         if index is None:

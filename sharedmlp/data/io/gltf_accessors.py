@@ -13,6 +13,7 @@ from sharedmlp.data.io.gltf_document import (
     COMPONENTS,
     GltfDocument,
     compressed,
+    count_named_bytes,
     find_compression,
     find_file,
     get_count,
@@ -36,6 +37,8 @@ class Accessors:
         """
         self.document = document
         self._buffers: dict[int, bytes] = {}
+        # Sparse values stand beside others, of a byte and more each, that the file holds.
+        self._most_zeros = document.num_bytes + count_named_bytes(document)
 
     def read(self, index: Any, type_name: str) -> NDArray[Any]:
         """Read an accessor.
@@ -64,6 +67,8 @@ class Accessors:
             offset = get_count(accessor, "byteOffset", 0)
             values = self._read_view(accessor["bufferView"], offset, (count, width), dtype, where)
         elif sparse:
+            if count > self._most_zeros:
+                raise FormatError(f"{where}: {count} zeros are more than the file can refer to")
             values = np.zeros((count, width), dtype)
         else:
             raise FormatError(f"{where} names no data: the part is empty, or is compressed")

@@ -43,11 +43,13 @@ class GltfDocument(NamedTuple):
         tree: The JSON, an object, whose `_KINDS` are lists of objects.
         chunk: The binary chunk of a `.glb` file, if it has one.
         folder: Where the files lie that it names.
+        num_bytes: The size of the file.
     """
 
     tree: dict[str, Any]
     chunk: bytes | None
     folder: Path
+    num_bytes: int
 
     def parts(self, kind: str) -> list[dict[str, Any]]:
         """Return all parts of a kind, such as "meshes"."""
@@ -59,7 +61,8 @@ class GltfDocument(NamedTuple):
         parts = self.parts(kind)
         if not _is_integer(index) or not 0 <= index < len(parts):
             raise FormatError(f"it refers to {kind}[{_show(index)}], but has {len(parts)} of them")
-        return parts[index]
+        part: dict[str, Any] = parts[index]
+        return part
 
 
 def read_document(path: Path, content: bytes) -> GltfDocument:
@@ -68,7 +71,7 @@ def read_document(path: Path, content: bytes) -> GltfDocument:
     Raises:
         FormatError: If it is no glTF 2.0, is cut short or requires an extension that is not served.
     """
-    chunk = None
+    chunk, num_bytes = None, len(content)
     if content.startswith(_MAGIC):
         content, chunk = _split_chunks(content)
     try:
@@ -82,18 +85,18 @@ def read_document(path: Path, content: bytes) -> GltfDocument:
     version = asset.get("version", "2.0") if isinstance(asset, dict) else None
     if not isinstance(version, str) or not version.startswith("2."):
         raise FormatError(f"it is of version {_show(version)} of glTF, expected 2.0")
-    required = tree.get("extensionsRequired", [])
-    for name in required if isinstance(required, list) else [required]:
-        if isinstance(name, str) and name.startswith(_SERVED):
-            continue
-        if name in _COMPRESSIONS:
-            raise compressed(name)
-        raise FormatError(f"it requires the extension {_show(name)}, which is not read")
+    for name in get_list(tree, "extensionsRequired"):
+        if not isinstance(name, str) or not name.startswith(_SERVED):
+            raise (
+                compressed(name)
+                if isinstance(name, str) and name in _COMPRESSIONS
+                else FormatError(f"it requires the extension {_show(name)}, which is not read")
+            )
     for kind in _KINDS:
         parts = tree.get(kind, [])
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
             raise FormatError(f"{kind}: expected a list of objects, found {_show(parts)}")
-    return GltfDocument(tree, chunk, path.parent)
+    return GltfDocument(tree, chunk, path.parent, num_bytes)
 
 
 def compressed(extension: str) -> FormatError:
@@ -106,7 +109,7 @@ def compressed(extension: str) -> FormatError:
 
 def find_compression(part: dict[str, Any]) -> str | None:
     """Return the extension that a part is compressed with, if it is."""
-    extensions = part.get("extensions", {})
+    extensions = get_object(part, "extensions")
     return next((name for name in _COMPRESSIONS if name in extensions), None)
 
 
@@ -116,7 +119,7 @@ def check_size(document: GltfDocument) -> None:
     Raises:
         FormatError: If it would take more than 2 GiB, or names a file that is not in its folder.
     """
-    asked = _named_bytes(document) + _asked_bytes(document)
+    asked = count_named_bytes(document) + _asked_bytes(document)
     if asked > _MOST_BYTES:
         raise FormatError(
             f"it asks for about {asked} bytes, expected at most {_MOST_BYTES}: its counts are "
@@ -131,10 +134,10 @@ def get_count(part: dict[str, Any], key: str, default: int | None = None) -> int
         FormatError: If it is none, or missing without a default.
     """
     value = part.get(key, default)
-    if not _is_integer(value) or value < 0:  # one below zero would make up for others
+    # One below zero would make up for others.
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise FormatError(f"{key}: expected a count, found {_show(value)}")
-    result: int = value
-    return result
+    return value
 
 
 def get_list(part: dict[str, Any], key: str) -> list[Any]:
@@ -200,7 +203,7 @@ def _split_chunks(content: bytes) -> tuple[bytes, bytes | None]:
     return content[20:start], chunk
 
 
-def _named_bytes(document: GltfDocument) -> int:
+def count_named_bytes(document: GltfDocument) -> int:
     """Return the sizes of the files that are named, as often as they are named."""
     size = 0
     for buffer in document.parts("buffers"):

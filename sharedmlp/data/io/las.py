@@ -61,7 +61,7 @@ def read_las(path: Path, content: bytes) -> PointCloud:
                 )
             if header.are_points_compressed:
                 record = header.vlrs[header.vlrs.index("LasZipVlr")].record_data
-                check_laz_chunks(content, header.offset_to_point_data, record)
+                check_laz_chunks(content, header.offset_to_point_data, record, count)
             found = 0
             for points in reader.chunk_iterator(max(1, _CHUNK_BYTES // size)):
                 found += len(points)

@@ -11,20 +11,21 @@ import struct
 
 from sharedmlp.data.io.base import FormatError
 
-_LAYERED = 3  # the compressor of point formats 6 and up
+_BY_POINT, _LAYERED = 2, 3  # LASzip's compressors in chunks
 # Of LASzip's items: points, colors, colors with infrared, waves. Of extra bytes each has a layer.
 _LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
 _EXTRA_BYTES = 14
 _ITEM_COUNT = 32  # where it is in LASzip's record; the items follow, of 6 bytes each
 
 
-def check_laz_chunks(content: bytes, start: int, record: bytes) -> None:
+def check_laz_chunks(content: bytes, start: int, record: bytes, num_points: int) -> None:
     """Check the table of chunks and, of layered ones, the sizes of their layers.
 
     Args:
         content: The bytes of the file.
         start: Where its points begin.
         record: LASzip's variable length record.
+        num_points: How many points the header promises.
 
     Raises:
         FormatError: If they are not what the file holds.
@@ -38,12 +39,20 @@ def check_laz_chunks(content: bytes, start: int, record: bytes) -> None:
         raise FormatError(
             f"cannot be read as LAS: its table lists {count} chunks in {table - start} bytes"
         )
-    if count == 0:
-        return
     file = io.BytesIO(content)
     file.seek(start)
     vlr = lazrs.LazVlr(record)
     chunks = lazrs.read_chunk_table(file, vlr)
+    # After the last chunk, the bytes of the table would be taken for the next one.
+    if vlr.uses_variable_size_chunks():
+        found = sum(points for points, _ in chunks)
+    else:
+        found = len(chunks) * vlr.chunk_size()
+    if found < num_points:
+        raise FormatError(
+            f"cannot be read as LAS: its header promises {num_points} points, and its {count} "
+            f"chunks have room for {found}"
+        )
     position = start + 8
     layers = _count_layers(record)
     for number, (_, size) in enumerate(chunks):
@@ -81,10 +90,10 @@ def _find_table(content: bytes, start: int) -> int:
 def _count_layers(record: bytes) -> int:
     """Return how many layers each chunk has; 0 if its points come one after the other."""
     (compressor,), (count,) = (struct.unpack_from("<H", record, at) for at in (0, _ITEM_COUNT))
-    if compressor != _LAYERED:
-        return 0
     layers = 0
     for number in range(count):
         kind, size = struct.unpack_from("<HH", record, _ITEM_COUNT + 2 + 6 * number)
         layers += size if kind == _EXTRA_BYTES else _LAYERS.get(kind, 0)
+    if compressor != (_LAYERED if layers else _BY_POINT):
+        raise FormatError(f"cannot be read as LAS: compressor {compressor} of LASzip is not read")
     return layers

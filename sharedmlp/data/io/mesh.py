@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedmlp.data.io.base import MeshArrays, MeshReadError
+from sharedmlp.data.io.base import MeshArrays, MeshReadError, require_trimesh
 from sharedmlp.data.io.formats import read_arrays
-from sharedmlp.data.io.trimesh_reader import require_trimesh
 
 if TYPE_CHECKING:
     import trimesh
@@ -23,9 +22,10 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
     """Read one mesh from an OFF, OBJ, PLY, STL or glTF file (.glb, .gltf).
 
     Materials and textures are not read, nor any other file but the buffers that a glTF file names
-    in its own folder. The vertices and faces come as they are in the file: nothing is merged or
-    dropped. Polygons are cut into triangles. If the format holds a scene, all of its meshes are put
-    into one.
+    in its own folder. The vertices and faces come as they are in the file, glTF with y up as its
+    specification has it: nothing is merged or dropped. Polygons are cut into triangles, concave
+    ones too (`polygons.cut_into_triangles`). If the format holds a scene, all of its meshes are put
+    into one. Every format is held against its own text or header: counts, bounds, references.
 
     Args:
         path: The file; its suffix names the format, one of `formats.FORMATS`.
@@ -34,10 +34,10 @@ def read_mesh(path: str | Path) -> trimesh.Trimesh:
         A mesh with finite vertices, at least one face and positive area.
 
     Raises:
-        MeshReadError: If the file cannot be opened or parsed, is of another format or would take
-            more memory than a mesh does; if an OFF file does not hold what its header says, a
-            vertex is not finite, a face refers to a vertex that is missing, or there is no face or
-            no area to sample from.
+        MeshReadError: If the file cannot be opened or parsed, is of another format, holds points
+            and no faces, or would take more memory than a mesh does; if it does not hold what it
+            promises itself, is compressed or cut short; if a vertex is not finite, a face refers to
+            a vertex that is missing, or there is no face or no area to sample from. A `DataError`.
         ImportError: If trimesh is not installed.
     """
     require_trimesh()

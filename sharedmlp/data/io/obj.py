@@ -24,8 +24,9 @@ _KEYWORD = re.compile(r"[A-Za-z_][\w.\-:]*")
 # x, y, z, then nothing, a weight, a color (3 or 4 values) or both.
 _VERTEX_WIDTHS = (3, 4, 6, 7)
 _CORNER = re.compile(r"([+-]?\d{1,18})(?:/[+-]?\d*){0,2}")
-# All faces at once, with references to texture coordinates and normals.
-_PLAIN_CORNERS = re.compile(r"(?:[ \t\n]*-?\d{1,18}(?:/-?\d*){0,2}(?=[ \t\n]))*[ \t\n]*")
+# What is left of a corner without its digits: nothing, or the slashes of its references.
+_WITHOUT_DIGITS = str.maketrans("", "", "0123456789-")
+_SIGN_WITHIN = re.compile(r"[\d-]-")
 _REFERENCES = re.compile(r"/[^ \t\n]*")
 # Characters that Python takes for line ends or blanks.
 _OTHER_BLANKS = re.compile("[\x0b\x0c\x1c-\x1f]")
@@ -93,34 +94,34 @@ def _sort_lines(text: str) -> _ObjText:
     continued: list[str] = []
     first = 0  # where a continued line began
     for number, line in enumerate(text.split("\n"), start=1):
-        if "#" in line:
-            line = line[: line.index("#")]
-        line = line.strip()
-        if not continued:
-            first = number
-        if line.endswith("\\"):
-            continued.append(line[:-1])
-            continue
-        if continued:
-            line = " ".join([*continued, line]).strip()
+        if line.startswith(("v ", "f ")) and "#" not in line and "\\" not in line and not continued:
+            keyword, rest, first = line[0], line[2:], number  # as nearly all lines are
+        else:
+            if not continued:
+                first = number
+            line = line.partition("#")[0].strip()
+            if line.endswith("\\"):
+                continued.append(line[:-1])
+                continue
+            keyword, *words = " ".join([*continued, line]).split(None, 1) or [""]
+            rest = words[0] if words else ""
             continued = []
-        if not line:
-            continue
-        keyword, *rest = line.split(None, 1)
         if keyword == "v":
-            vertices.texts.append(rest[0] if rest else "")
+            vertices.texts.append(rest)
             vertices.numbers.append(first)
         elif keyword in ("f", "fo"):
-            faces.texts.append(rest[0] if rest else "")
+            faces.texts.append(rest)
             faces.numbers.append(first)
             before.append(len(vertices.texts))
+        elif not keyword:
+            pass
         elif keyword in ("V", "F", "call") or not _KEYWORD.fullmatch(keyword):
             reason = (
                 "another file would be read"
                 if keyword == "call"
                 else "expected a record of OBJ, such as 'v x y z' or 'f 1 2 3'"
             )
-            raise FormatError(f"line {first}: {reason}, found {shorten(line)}")
+            raise FormatError(f"line {first}: {reason}, found {shorten(f'{keyword} {rest}')}")
         else:
             others[keyword] = others.get(keyword, 0) + 1
     if continued:
@@ -189,7 +190,9 @@ def _read_plain_corners(
     size = len(records.texts[0].split())
     text = "\n".join(records.texts) + "\n"
     if "/" in text:
-        if _PLAIN_CORNERS.fullmatch(text) is None:
+        if _SIGN_WITHIN.search(text) or not {"/", "//"}.issuperset(
+            text.translate(_WITHOUT_DIGITS).split()
+        ):
             return None
         text = _REFERENCES.sub("", text)
     table = parse_integers(text.encode("ascii", errors="replace"), columns=max(size, 1))

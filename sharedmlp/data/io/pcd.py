@@ -39,11 +39,11 @@ _NAN = re.compile(rb"(?<!\S)[+-]?nan(?!\S)", re.IGNORECASE)
 
 
 class PcdField(NamedTuple):
-    """A field of each point: `count` values of one type."""
+    """A field of each point: `num_values` values of one type."""
 
     name: str
     dtype: np.dtype[Any]
-    count: int
+    num_values: int
 
 
 class PcdHeader(NamedTuple):
@@ -66,7 +66,7 @@ class PcdHeader(NamedTuple):
     @property
     def point_bytes(self) -> int:
         """The bytes that a point takes in binary data."""
-        return sum(field.dtype.itemsize * field.count for field in self.fields)
+        return sum(field.dtype.itemsize * field.num_values for field in self.fields)
 
 
 def read_pcd(path: Path, content: bytes) -> PointCloud:
@@ -82,7 +82,7 @@ def read_pcd(path: Path, content: bytes) -> PointCloud:
     content = convert_to_utf8(content)
     header = parse_pcd_header(content)
     read = {"ascii": _read_ascii, "binary": _read_binary}.get(header.encoding, _read_compressed)
-    fields = {}
+    fields: dict[str, PointArray] = {}
     for field, values in zip(header.fields, read(content, header), strict=True):
         if field.name.lower() in ("rgb", "rgba") and values.shape[1] == 1:
             fields["colors"] = _unpack_colors(values.ravel(), field)
@@ -143,7 +143,7 @@ def _parse_fields(entries: dict[str, list[str]]) -> tuple[PcdField, ...]:
                 f"field {name!r}: no type of PCD: {kind} of size {size}, {count} times"
             )
         fields.append(PcdField(name, dtype, int(count)))
-    if sum(field.count for field in fields) > _MOST_VALUES:
+    if sum(field.num_values for field in fields) > _MOST_VALUES:
         raise FormatError(f"has more than {_MOST_VALUES} values a point")
     return tuple(fields)
 
@@ -162,10 +162,12 @@ def _is_count(word: str) -> bool:
 
 
 def _read_ascii(content: bytes, header: PcdHeader) -> list[PointArray]:
-    columns = sum(field.count for field in header.fields)
+    columns = sum(field.num_values for field in header.fields)
     body = content[header.offset :].replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n \t")
     values = None
-    if body:
+    if body and _NAN.search(body) is None:
+        values = parse_floats(body + b"\n", columns)
+    elif body:
         # NaN is what differs if it is replaced by different numbers.
         zeros, ones = (
             parse_floats(_NAN.sub(number, body) + b"\n", columns) for number in (b"0", b"1")
@@ -183,9 +185,9 @@ def _read_ascii(content: bytes, header: PcdHeader) -> list[PointArray]:
     arrays: list[PointArray] = []
     start = 0
     for field in header.fields:
-        part = values.reshape(-1, columns)[:, start : start + field.count]
+        part = values.reshape(-1, columns)[:, start : start + field.num_values]
         arrays.append(restore_integers(part, field.dtype))
-        start += field.count
+        start += field.num_values
     return arrays
 
 
@@ -201,16 +203,16 @@ def _read_binary(content: bytes, header: PcdHeader) -> list[PointArray]:
     for field in header.fields:
         arrays.append(
             np.ndarray(
-                (header.num_points, field.count),
+                (header.num_points, field.num_values),
                 field.dtype,
                 content,
                 offset=start,
                 strides=(header.point_bytes, field.dtype.itemsize),
             )
             if header.num_points
-            else np.empty((0, field.count), field.dtype)
+            else np.empty((0, field.num_values), field.dtype)
         )
-        start += field.dtype.itemsize * field.count
+        start += field.dtype.itemsize * field.num_values
     return arrays
 
 
@@ -237,9 +239,9 @@ def _read_compressed(content: bytes, header: PcdHeader) -> list[PointArray]:
     arrays: list[PointArray] = []
     start = 0
     for field in header.fields:  # one after the other, each of all points
-        count = header.num_points * field.count
+        count = header.num_points * field.num_values
         values = np.frombuffer(plain, field.dtype, count, start)
-        arrays.append(values.reshape(header.num_points, field.count))
+        arrays.append(values.reshape(header.num_points, field.num_values))
         start += count * field.dtype.itemsize
     return arrays
 

@@ -2,7 +2,7 @@
 
 Nearly every OFF file is plain: `OFF`, the counts, three numbers a vertex, three corners a face.
 Such a file is read here several times as fast as by a parser that goes line by line. Whatever is
-not plain, or not sound, is left to `check_off`, which knows every form and finds the words for
+not plain, or not sound, is left to `read_off`, which knows every form and finds the words for
 what is wrong.
 """
 

@@ -1,6 +1,7 @@
 """The header of PLY files."""
 
 import re
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from sharedmlp.data.io.base import FormatError
@@ -34,7 +35,8 @@ class PlyProperty(NamedTuple):
     size_dtype: str | None = None
 
 
-class PlyElement(NamedTuple):
+@dataclass(frozen=True)
+class PlyElement:
     """An element: `count` records of the same properties."""
 
     name: str
@@ -99,7 +101,7 @@ def parse_ply_header(content: bytes) -> PlyHeader:
                 last = elements[-1]
                 if any(new.name == old.name for old in last.properties):
                     raise FormatError(f"line {number}: a second property {new.name!r}")
-                elements[-1] = last._replace(properties=(*last.properties, new))
+                elements[-1] = replace(last, properties=(*last.properties, new))
             case _:
                 raise FormatError(
                     f"line {number}: expected 'format', 'element NAME COUNT', 'property TYPE NAME' "

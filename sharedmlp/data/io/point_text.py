@@ -36,9 +36,11 @@ def read_text(path: Path, content: bytes) -> PointCloud | PointArray:
     lines = _decode(content).split("\n")
     start, names_line, count = _read_header(lines)
     body = lines[start:]
-    if any(mark in line for line in body for mark in "#/%!"):
+    text = "\n".join(body)
+    if any(mark in text for mark in "#/%!"):
         body = [re.split(r"#|//|^\s*[%!]", line, maxsplit=1)[0] for line in body]
-    style = detect_style("\n".join(body))
+        text = "\n".join(body)
+    style = detect_style(text)
     values = parse_lines(body, style, start + 1)
     if count is not None and count != len(values):
         raise FormatError(

@@ -7,9 +7,11 @@ import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
+from numpy.typing import NDArray
 
 from sharedmlp.data.io.base import FormatError, PointArray, PointCloud
 from sharedmlp.data.io.columns import points_by_row
@@ -92,7 +94,8 @@ def _cloud_from_array(array: PointArray) -> PointCloud | PointArray:
         return points_by_row(array)
     if array.ndim != 1:
         raise FormatError(f"expected fields of shape (N,), got {array.shape}")
-    fields = {name: array[name] for name in names}
+    records: NDArray[Any] = array
+    fields = {name: records[name] for name in names}
     if has_coordinates(names):
         return cloud_from_fields(fields)
     if any(field.ndim != 1 or field.dtype.kind not in "fiu" for field in fields.values()):

@@ -34,22 +34,22 @@ def cut_into_triangles(
         FormatError: If a face has fewer than three corners, refers to a vertex that is missing, or
             is concave and has thousands of corners.
     """
-    corners = corners.astype(np.int64)  # also of unsigned types, whose -1 is large
+    indices: NDArray[np.int64] = corners.astype(np.int64, copy=False)  # unsigned too
     if (sizes < 3).any():
         face = int(np.argmax(sizes < 3))
         raise FormatError(
             f"face {face} (of {len(sizes)}, from 0) has {sizes[face]} corners, expected 3 or more"
         )
-    check_corners(corners, sizes, len(vertices))
+    check_corners(indices, sizes, len(vertices))
     if (sizes == 3).all():
-        return corners.reshape(-1, 3)
+        return indices.reshape(-1, 3)
     counts = sizes - 2
     result = np.empty((int(counts.sum()), 3), dtype=np.int64)
     firsts, targets = np.cumsum(sizes) - sizes, np.cumsum(counts) - counts
     budget = _MOST_EAR_WORK
     for size in np.unique(sizes).tolist():
         faces = np.flatnonzero(sizes == size)
-        polygons = corners[firsts[faces, None] + np.arange(size)]
+        polygons = indices[firsts[faces, None] + np.arange(size)]
         triangles, concave = _cut_into_fans(vertices, polygons)
         for place in concave:
             ears, budget = _cut_ears(vertices[polygons[place]], budget)
@@ -93,7 +93,7 @@ def strip_triangles(
     Returns:
         (T, 3) corners; strips of fewer than three corners give none.
     """
-    corners = corners.astype(np.int64)
+    corners = np.asarray(corners, dtype=np.int64)
     is_end = corners == restart
     ends = np.zeros(len(corners) + 1, dtype=bool)
     ends[np.cumsum(sizes)] = True
@@ -105,12 +105,13 @@ def strip_triangles(
     first = np.searchsorted(strip, strip)  # where the strip of a corner begins
     odd = (np.arange(len(kept)) - first)[:-2] % 2 == 1
     triples[odd] = triples[odd][:, [1, 0, 2]]
-    return triples[whole]
+    result: NDArray[np.int64] = triples[whole]
+    return result
 
 
 def fan_triangles(corners: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the (N - 2, 3) triangles of a fan of (N,) corners about the first one."""
-    corners = corners.astype(np.int64)
+    corners = np.asarray(corners, dtype=np.int64)
     firsts = np.broadcast_to(corners[:1], (max(len(corners) - 2, 0),))
     return np.stack([firsts, corners[1:-1], corners[2:]], axis=1)
 
@@ -134,13 +135,18 @@ def _cut_into_fans(
 
 
 def _is_fan(vertices: NDArray[np.floating], polygons: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return of each polygon whether no triangle of its first corner's fan faces another way."""
+    """Return of each polygon whether no triangle of its first corner's fan faces another way.
+
+    Also if a corner is not finite.
+    """
     points = vertices[polygons]
     spokes = points[:, 1:] - points[:, :1]
     normals = np.cross(spokes[:, :-1], spokes[:, 1:])
     total = normals.sum(axis=1, keepdims=True)  # Newell's normal, twice the area long
     sides = (normals * total).sum(axis=2)
-    return (sides >= -1e-9 * (total**2).sum(axis=2)).all(axis=1)
+    same_way = sides >= -1e-9 * (total**2).sum(axis=2)
+    result: NDArray[np.bool_] = (same_way | ~np.isfinite(sides)).all(axis=1)
+    return result
 
 
 def _cut_ears(

@@ -44,7 +44,8 @@ def read_stl(path: Path, content: bytes) -> MeshArrays:
     corners = _read_text(text) if is_text else _read_binary(content)
     if len(corners) == 0:
         raise FormatError("there are no faces: the file is an empty solid")
-    vertices = corners.reshape(-1, 3).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signaling NaNs: refused with every mesh
+        vertices = corners.reshape(-1, 3).astype(np.float64)
     return MeshArrays(vertices, np.arange(len(vertices)).reshape(-1, 3))
 
 

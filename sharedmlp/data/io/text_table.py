@@ -57,8 +57,9 @@ def detect_style(text: str) -> Style:
     if "," not in text:
         tabs = "\t" in text and not re.search(r"[^\s] +[^\s]", text)
         return Style("\t" if tabs else None, ".")
-    blanks = _WITHOUT_SEPARATOR.search(text) is not None
-    at_blank = _COMMA_AT_BLANK.search(text) is not None
+    any_blank = " " in text or "\t" in text
+    blanks = any_blank and _WITHOUT_SEPARATOR.search(text) is not None
+    at_blank = any_blank and _COMMA_AT_BLANK.search(text) is not None
     inside = _COMMA_INSIDE.search(text) is not None
     if "." in text:
         if inside and (blanks or (at_blank and _THOUSANDS.search(text))):

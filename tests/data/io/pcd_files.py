@@ -79,7 +79,7 @@ def read_plain_pcd(content):
     names = entries["FIELDS"]
     counts = [int(word) for word in entries.get("COUNT", ["1"] * len(names))]
     (width,), (height,), (points,) = (map(int, entries[k]) for k in ("WIDTH", "HEIGHT", "POINTS"))
-    if not width * height == points > 0 or min(counts) < 1:
+    if not width * height == points > 0 or not 1 <= min(counts) <= max(counts) < 1000:
         raise ValueError("counts")
     codes = {("F", "4"): "f", ("F", "8"): "d"}
     codes |= {
@@ -94,6 +94,8 @@ def read_plain_pcd(content):
     if any(flat.count(name) != 1 for name in "xyz"):
         raise ValueError("x, y, z")
     if entries["DATA"] == ["ascii"]:
+        if b"\r" in rest:
+            raise ValueError("another line end")
         lines = [line for line in rest.split(b"\n") if line.strip()]
         rows = [[float(word) for word in line.split()] for line in lines]
         if len(rows) != points or {len(row) for row in rows} != {len(flat)} or b"_" in rest:
@@ -101,7 +103,7 @@ def read_plain_pcd(content):
     elif entries["DATA"] == ["binary"]:
         if len(rest) != points * struct.calcsize(form):
             raise ValueError("size")
-        rows = list(struct.iter_unpack(form, rest))
+        rows = [list(row) for row in struct.iter_unpack(form, rest)]
     else:
         raise ValueError("not plain")
     values = np.array([[row[place] for place in places] for row in rows], dtype=np.float64)

@@ -35,6 +35,13 @@ def whole(value, least=0):
     return value
 
 
+def listed(part, key):
+    values = part.get(key, [])
+    if type(values) is not list:
+        raise ValueError(values)
+    return values
+
+
 def numbers(values, length):
     if type(values) is not list or len(values) != length:
         raise ValueError(values)
@@ -62,7 +69,7 @@ def read_view(document, index):
     end = start + whole(view["byteLength"])
     if end > buffer["byteLength"]:
         raise ValueError("beyond")
-    return content[start:end], view.get("byteStride")
+    return content[start:end], whole(view["byteStride"], 1) if "byteStride" in view else None
 
 
 def read_values(document, part, code, width, count):
@@ -154,7 +161,7 @@ def read_gltf(content):
         whole(accessor["count"])
     for view in document["bufferViews"]:
         whole(view["byteLength"])
-    parents = [child for node in document["nodes"] for child in node.get("children", [])]
+    parents = [child for node in document["nodes"] for child in listed(node, "children")]
     if len(set(parents)) < len(parents):
         raise ValueError("two parents")
     found = []
@@ -187,11 +194,11 @@ def read_gltf(content):
                         for triangle in triangles_of(corners, primitive.get("mode", 4))
                     ]
                 )
-        for child in node.get("children", []):
+        for child in listed(node, "children"):
             visit(child, place, [*above, index])
 
     identity = [[float(i == j) for j in range(4)] for i in range(4)]
-    roots = one(document, "scenes", document.get("scene", 0)).get("nodes", [])
+    roots = listed(one(document, "scenes", document.get("scene", 0)), "nodes")
     if len(set(roots)) < len(roots) or set(roots) & set(parents):
         raise ValueError("no roots")
     for root in roots:
@@ -210,5 +217,5 @@ def visit_all(document, index, above):
     place_of(node)
     if "mesh" in node:
         one(document, "meshes", node["mesh"])
-    for child in node.get("children", []):
+    for child in listed(node, "children"):
         visit_all(document, child, [*above, index])

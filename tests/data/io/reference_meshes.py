@@ -7,6 +7,7 @@ ValueError for what is not sound, and for some of what is sound but unusual.
 import math
 import re
 import struct
+from typing import Any
 
 NUMBER = re.compile(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?")
 INTEGER = re.compile(r"[+-]?[0-9]{1,17}")
@@ -58,10 +59,8 @@ def read_obj(content):
             vertices.append(values[:3])
         elif keyword == "f":
             matches = [CORNER.fullmatch(token) for token in tokens]
-            if not all(matches):
-                raise ValueError(line)
-            corners = [int(match[1]) for match in matches]
-            if 0 in corners:
+            corners = [int(match[1]) for match in matches if match]
+            if not all(matches) or 0 in corners:
                 raise ValueError(line)
             polygons.append([c - 1 if c > 0 else len(vertices) + c for c in corners])
         elif keyword and keyword not in OBJ_KEYWORDS:
@@ -74,7 +73,9 @@ def read_stl(content):
         (count,) = struct.unpack_from("<I", content[80:84].ljust(4, b"\xff"))
         if not count or len(content) != 84 + 50 * count or content[:5].lower() == b"solid":
             raise ValueError("another size")
-        corners = [struct.unpack_from("<9f", content, 84 + 50 * i + 12) for i in range(count)]
+        corners: list[Any] = [
+            struct.unpack_from("<9f", content, 84 + 50 * i + 12) for i in range(count)
+        ]
     else:
         lines = [line.split() for line in text_of(content).lower().split("\n") if line.strip()]
         if lines[0][0] != "solid" or lines[-1][0] != "endsolid" or len(lines) % 7 != 2:
@@ -104,7 +105,7 @@ def read_ply_header(content):
     lines = [line.split() for line in text_of(content[:end]).split("\n")]
     if lines[0] != ["ply"] or lines[1][:1] != ["format"] or b"\r" in content[:end]:
         raise ValueError("no PLY")
-    elements: list[tuple[str, int, list[tuple[str, ...]]]] = []
+    elements: list[tuple[str, int, list[list[str]]]] = []
     for line in lines[2:]:
         if line[:1] == ["comment"]:
             continue
@@ -115,7 +116,7 @@ def read_ply_header(content):
             and len(line) in (3, 5)
             and (line[1] == "list") == (len(line) == 5)
         ):
-            elements[-1][2].append(tuple(line[1:]))
+            elements[-1][2].append(line[1:])
         else:
             raise ValueError(line)
     for names in ([element[0] for element in elements], *([p[-1] for p in e[2]] for e in elements)):
@@ -135,7 +136,7 @@ def read_ply(content):
     else:
         lines = []
         take = Bytes(body, ORDERS[form[1]])
-    tables = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
     for name, count, properties in elements:
         if count > len(body) or not properties:
             raise ValueError("too many")
@@ -155,8 +156,7 @@ def read_ply(content):
                         raise ValueError(types)
                 else:
                     record[part] = source.get(types[0])
-            if take is None:
-                source.finish()
+            source.finish()
             tables[name].append(record)
     if lines or (take and take.position < len(body)):
         raise ValueError("more than promised")
@@ -189,6 +189,9 @@ class Words:
 
 
 class Bytes:
+    def finish(self):
+        """A record ends where it ends."""
+
     def __init__(self, body, order):
         self.body, self.order, self.position = body, order, 0
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def read_plain_ply(content):
     elif len(rest) != int(count) * struct.calcsize(codes):
         raise ValueError("size")
     else:
-        rows = list(struct.iter_unpack(codes, rest))
+        rows = [list(row) for row in struct.iter_unpack(codes, rest)]
     if len(rows) != int(count) or {len(row) for row in rows} != {len(names)}:
         raise ValueError("lines")
     values = np.array([[row[place] for place in places] for row in rows], dtype=np.float64)
@@ -159,7 +160,7 @@ def test_the_sound_ones_are_read(folder, suffix):
         np.testing.assert_array_equal(read, POINTS if len(read) == 4 else np.delete(POINTS, 1, 0))
 
 
-SETTINGS = {"deadline": 1000, "suppress_health_check": list(HealthCheck)}
+SETTINGS: dict[str, Any] = {"deadline": 10_000, "suppress_health_check": list(HealthCheck)}
 
 
 @settings(max_examples=200, derandomize=True, **SETTINGS)

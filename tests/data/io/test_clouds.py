@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sharedmlp.data import MeshReadError, find_cloud_files, read_cloud, turn_up_axis
+from sharedmlp.data import MeshReadError, find_cloud_files, load_cloud, read_cloud, turn_up_axis
 from tests.data.io.meshes import TETRAHEDRON, TWO_TRIANGLES
 
 POINTS = np.random.default_rng(0).normal(size=(50, 6))
@@ -99,6 +99,58 @@ def test_normals_of_points_have_to_be_there(tmp_path):
     path = write(tmp_path / "a.npy", POINTS[:, :3])
     with pytest.raises(MeshReadError, match="has no normals"):
         read_cloud(path, 8, seed=0, normals=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "reason"),
+    [
+        ("a.off", ("colors",), "has no colors: of a mesh, points have normals alone"),
+        ("a.off", ("normals", "intensity"), "has no intensity: of a mesh"),
+        ("a.npy", ("intensity",), r"a\.npy: has no intensity$"),
+        ("a.npy", ("normals", "colors"), r"a\.npy: has no colors$"),
+    ],
+)
+def test_the_file_that_lacks_a_feature_is_named(tmp_path, name, features, reason):
+    (tmp_path / "a.off").write_text(TWO_TRIANGLES)
+    np.save(tmp_path / "a.npy", POINTS)
+    with pytest.raises(MeshReadError, match=reason):
+        read_cloud(tmp_path / name, 8, seed=0, features=features)
+
+
+def test_there_are_three_features(tmp_path):
+    path = write(tmp_path / "a.npy", POINTS)
+    with pytest.raises(ValueError, match=r"of \['normals', 'colors', 'intensity'\], got 'labels'"):
+        read_cloud(path, 8, seed=0, features=("labels",))
+
+
+def test_features_come_in_the_order_in_which_they_are_asked_for(tmp_path):
+    colors, intensity = np.abs(POINTS[:, :3]) % 1, np.arange(50.0)
+    path = tmp_path / "a.npz"
+    np.savez(path, points=POINTS[:, :3], normals=POINTS[:, 3:], colors=colors, intensity=intensity)
+    read = read_cloud(path, 50, seed=0, features=("intensity", "colors", "normals"))
+    expected = np.hstack([POINTS[:, :3], intensity[:, None], colors, POINTS[:, 3:]])
+    np.testing.assert_array_equal(read, expected)
+    some = read_cloud(path, 7, seed=0, features=("colors",))
+    np.testing.assert_array_equal(some[:, :3], read_cloud(path, 7, seed=0))
+    turned = turn_up_axis(read, "y", "z", features=("intensity", "colors", "normals"))
+    np.testing.assert_array_equal(turned[:, 3:7], read[:, 3:7])
+    for columns in (slice(3), slice(7, 10)):  # the coordinates and the normals
+        np.testing.assert_array_equal(
+            turned[:, columns], turn_up_axis(read[:, columns], "y", "z", features=())
+        )
+
+
+def test_a_mesh_is_no_cloud(tmp_path):
+    (tmp_path / "a.off").write_text(TWO_TRIANGLES)
+    with pytest.raises(MeshReadError, match="holds a mesh of 2 faces, expected points"):
+        load_cloud(tmp_path / "a.off")
+
+
+@pytest.mark.parametrize("count", [1, 1200])
+def test_points_without_an_extent_are_no_shape(tmp_path, count):
+    path = write(tmp_path / "a.npy", np.repeat(POINTS[:1], count, axis=0))
+    with pytest.raises(MeshReadError, match=r"points?: without an extent"):
+        read_cloud(path, 8, seed=0)
 
 
 def test_no_points_are_no_cloud(tmp_path):

@@ -7,7 +7,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from sharedmlp.data import MeshReadError, load_cloud, read_cloud
+from sharedmlp.data import MeshReadError, read_cloud
+
+from .clouds import load_cloud
 
 laspy = pytest.importorskip("laspy")
 pytest.importorskip("lazrs")

@@ -1,15 +1,17 @@
-"""Whatever the bytes of PLY, OBJ, STL and glTF: the mesh that they describe, or `MeshReadError`."""
+"""Whatever the bytes of PLY, OBJ, STL and glTF: the mesh that they describe, or `MeshReadError`.
+
+Each file is made from a seed, so that it can be made again.
+"""
 
 import copy
 import json
+import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from sharedmlp.data import MeshReadError, read_mesh
 
@@ -21,11 +23,15 @@ from .test_obj import MIXED, F, R, V
 from .test_ply import FORMATS, FORMS, make
 from .test_stl import binary, text
 
-MANY = 20_000
+# The seeds of the quick suite and of the slow one.
+NUMBERS = [
+    pytest.param(range(300), id="300"),
+    pytest.param(range(300, 20_300), id="20000", marks=pytest.mark.slow),
+]
 SEEDS: dict[str, list[bytes]] = {
     ".obj": [
         *(content.encode() for content in (V + F, V + MIXED, V + R + V + R)),
-        *(OBJ[case].encode() for case in ("tabs", "continued", "all references", "colors")),
+        *(str(OBJ[case]).encode() for case in ("tabs", "continued", "all references", "colors")),
     ],
     ".stl": [
         binary(),
@@ -67,15 +73,14 @@ TOKENS = [
 ]
 
 
-@st.composite
-def mutated(draw, suffix):
+def mutate(rng, content):
     """A sound file with a few pieces replaced, inserted or cut out."""
-    content = bytearray(draw(st.sampled_from(SEEDS[suffix])))
-    for _ in range(draw(st.integers(0, 4))):
-        start = draw(st.integers(0, len(content)))
-        length = draw(st.sampled_from([0, 0, 1, 1, 2, 4, 8, 1000]))
-        content[start : start + length] = draw(st.sampled_from([b"", *TOKENS]))
-    return bytes(content)
+    changed = bytearray(content)
+    for _ in range(rng.randint(0, 4)):
+        start = rng.randint(0, len(changed))
+        length = rng.choice([0, 0, 1, 1, 2, 4, 8, 1000])
+        changed[start : start + length] = rng.choice([b"", *TOKENS])
+    return bytes(changed)
 
 
 def edges(polygons):
@@ -127,7 +132,7 @@ def check(path, content):
     mesh, reason = read(path, content)
     if not has_to_be_read(expected, reason):
         return False
-    assert mesh is not None, reason
+    assert mesh is not None, (reason, content)
     vertices, polygons = expected
     np.testing.assert_array_equal(mesh.vertices, np.array(vertices))
     assert len(mesh.faces) == sum(len(polygon) - 2 for polygon in polygons)
@@ -148,28 +153,15 @@ def test_the_references_read_sound_files(suffix, folder):
         assert read(folder / f"a{suffix}", content)[1] is None
 
 
-QUICK = settings(
-    max_examples=150,
-    deadline=2000,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-SLOW = settings(max_examples=MANY, deadline=2000, suppress_health_check=list(HealthCheck))
-
-
 @pytest.mark.parametrize("suffix", SEEDS)
-@QUICK
-@given(data=st.data())
-def test_mutated_files(suffix, data, folder):
-    check(folder / f"a{suffix}", data.draw(mutated(suffix)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", SEEDS)
-@SLOW
-@given(data=st.data())
-def test_many_mutated_files(suffix, data, folder):
-    check(folder / f"a{suffix}", data.draw(mutated(suffix) | st.binary(max_size=200)))
+@pytest.mark.parametrize("seeds", NUMBERS)
+def test_mutated_files(suffix, seeds, folder):
+    read_by_both = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        content = mutate(rng, rng.choice(SEEDS[suffix]))
+        read_by_both += check(folder / f"a{suffix}", content)
+    assert read_by_both > 0.02 * len(seeds)
 
 
 def gltf_seeds():
@@ -183,7 +175,7 @@ def gltf_seeds():
         "values": {"bufferView": sparse.view(BOX[:2].tobytes())},
     }
     changed = sparse.accessor(BOX, sparse=replaced)
-    shown = {"nodes": nodes, "scenes": [{"nodes": [0, 2]}]}
+    shown: dict[str, Any] = {"nodes": nodes, "scenes": [{"nodes": [0, 2]}]}
     return [
         box(),
         strips.document(meshes=[part], **shown),
@@ -196,52 +188,34 @@ KEYS = (
     "mesh scale rotation matrix children byteStride byteOffset sparse normalized min max skin mode"
 )
 KEYS += " extensions extensionsRequired bufferView indices targets weights uri scene"
-VALUES = st.sampled_from(
-    [
-        *(None, True, False, 0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 36, -1, 10**12, 1.5, 1e30, -1e300),
-        *(
-            "",
-            "x",
-            "SCALAR",
-            "VEC3",
-            "VEC4",
-            5120,
-            5121,
-            5122,
-            5123,
-            5125,
-            5126,
-            [],
-            {},
-            [0],
-            [1, 0],
-        ),
-        *([0, 0, 0], [1, 2, 3], [1, 1, 1], [0] * 16, [-1, 1, 1], [0.5, 0.5, 0.5, 0.5], "a%20b.bin"),
-    ]
-)
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 36, -1, 10**12, 1.5, 1e30, -1e300),
+    *("", "x", "SCALAR", "VEC3", "VEC4", 5120, 5121, 5122, 5123, 5125, 5126, [], {}, [0], [1, 0]),
+    *([0, 0, 0], [1, 2, 3], [1, 1, 1], [0] * 16, [-1, 1, 1], [0.5, 0.5, 0.5, 0.5], "a%20b.bin"),
+]
 
 
-@st.composite
-def mutated_gltf(draw):
+def mutate_gltf(rng, document):
     """A document with a few of its values replaced, added or taken out."""
-    document = copy.deepcopy(draw(st.sampled_from(GLTF_SEEDS)))
-    for _ in range(draw(st.integers(0, 3))):
+    document = copy.deepcopy(document)
+    for _ in range(rng.randint(0, 3)):
         part: Any = document
-        for _ in range(draw(st.integers(0, 6))):
+        for _ in range(rng.randint(0, 6)):
             inner = list(part.values()) if isinstance(part, dict) else part
             inner = [value for value in inner if isinstance(value, (dict, list)) and value]
             if not inner:
                 break
-            part = draw(st.sampled_from(inner))
+            part = rng.choice(inner)
+        value = copy.deepcopy(rng.choice(VALUES))
         if isinstance(part, list):
-            if draw(st.booleans()):
-                part[draw(st.integers(0, len(part) - 1))] = draw(VALUES)
+            if rng.random() < 0.5:
+                part[rng.randrange(len(part))] = value
             else:
-                part.append(draw(st.sampled_from(part)))
-        elif draw(st.integers(0, 3)):
-            part[draw(st.sampled_from([*part, *KEYS.split()]))] = draw(VALUES)
+                part.append(copy.deepcopy(rng.choice(part)))
+        elif rng.random() < 0.75:
+            part[rng.choice([*part, *KEYS.split()])] = value
         elif part:
-            del part[draw(st.sampled_from(list(part)))]
+            del part[rng.choice(list(part))]
     return document
 
 
@@ -252,7 +226,7 @@ def check_gltf(folder, document):
         mesh, reason = read(folder / name, data)
         if not has_to_be_read(expected, reason):
             return False
-        assert mesh is not None, reason
+        assert mesh is not None, (reason, content)
         found = mesh.vertices[mesh.faces]
         # A mirrored part has its triangles the other way round.
         np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), rtol=1e-12)
@@ -263,38 +237,18 @@ def test_the_reference_reads_the_sound_documents(folder):
     assert all(check_gltf(folder, document) for document in GLTF_SEEDS)
 
 
-@QUICK
-@given(document=mutated_gltf())
-def test_mutated_gltf(document, folder):
-    check_gltf(folder, document)
+@pytest.mark.parametrize("seeds", NUMBERS)
+def test_mutated_gltf(seeds, folder):
+    read_by_both = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        read_by_both += check_gltf(folder, mutate_gltf(rng, rng.choice(GLTF_SEEDS)))
+    assert read_by_both > 0.02 * len(seeds)
 
 
-@pytest.mark.slow
-@SLOW
-@given(document=mutated_gltf())
-def test_many_mutated_gltf(document, folder):
-    check_gltf(folder, document)
-
-
-@st.composite
-def mutated_glb(draw):
+@pytest.mark.parametrize("seeds", NUMBERS)
+def test_mutated_glb(seeds, folder):
     builder = Builder()
-    content = bytearray(glb(box(builder, uri=None), builder.data))
-    for _ in range(draw(st.integers(0, 4))):
-        start = draw(st.integers(0, len(content)))
-        length = draw(st.sampled_from([0, 0, 1, 1, 4, 1000]))
-        content[start : start + length] = draw(st.sampled_from([b"", *TOKENS]))
-    return bytes(content)
-
-
-@QUICK
-@given(content=mutated_glb())
-def test_mutated_glb(content, folder):
-    read(folder / "b.glb", content)
-
-
-@pytest.mark.slow
-@SLOW
-@given(content=mutated_glb() | st.binary(max_size=100))
-def test_many_mutated_glb(content, folder):
-    read(folder / "b.glb", content)
+    content = glb(box(builder, uri=None), builder.data)
+    for seed in seeds:
+        read(folder / "b.glb", mutate(random.Random(seed), content))

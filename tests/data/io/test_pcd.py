@@ -3,8 +3,9 @@ import warnings
 import numpy as np
 import pytest
 
-from sharedmlp.data import MeshReadError, load_cloud, read_cloud
+from sharedmlp.data import MeshReadError, read_cloud
 
+from .clouds import load_cloud
 from .pcd_files import header, write_pcd
 
 RNG = np.random.default_rng(0)

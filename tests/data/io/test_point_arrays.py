@@ -3,11 +3,14 @@
 import io
 import tracemalloc
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sharedmlp.data import MeshReadError, load_cloud, read_cloud
+from sharedmlp.data import MeshReadError, read_cloud
+
+from .clouds import load_cloud
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(40, 3))
@@ -52,7 +55,7 @@ def test_these_are_points_by_row(tmp_path, shape):
     np.testing.assert_array_equal(cloud.points, array[:, :3])
 
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "of PCL": [("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u1", (3,)), ("label", "i4")],
     "as vectors": [("xyz", "f4", (3,)), ("normal", "f4", (3,)), ("class", "u1")],
     "in another order": [("z", "f8"), ("Intensity", "u2"), ("y", "f8"), ("x", "f8")],
@@ -63,7 +66,7 @@ FIELDS = {
 @pytest.mark.parametrize("case", FIELDS)
 def test_structured_arrays_by_the_names_of_their_fields(tmp_path, case):
     array = np.zeros(40, FIELDS[case])
-    columns = {"x": 0, "y": 1, "z": 2, "f0": 0, "f1": 1, "f2": 2}
+    columns: dict[str, Any] = {"x": 0, "y": 1, "z": 2, "f0": 0, "f1": 1, "f2": 2}
     columns |= {"xyz": ..., "rgb": ..., "normal": ...}
     sources = {"rgb": COLORS, "normal": NORMALS}
     for name in array.dtype.names:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from sharedmlp.data import MeshReadError, load_cloud, read_cloud
+from sharedmlp.data import MeshReadError, read_cloud
+
+from .clouds import load_cloud
 
 POINTS = np.random.default_rng(0).normal(size=(40, 3)).round(6)
 COLORS = np.random.default_rng(1).integers(0, 256, size=(40, 3))
@@ -195,7 +197,7 @@ def test_more_columns_without_names(tmp_path):
     np.testing.assert_allclose(load_cloud(path).intensity, COLORS[:, 0])
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str | bytes, str]] = {
     "an empty field": ("1,2,3\n4,,6\n7,8,9\n", "line 2 has an empty field, in column 2"),
     "one that evens out": ("1,2,3,4\n4,,6,7\n", "line 2 has an empty field, in column 2"),
     "the first field": (",2,3\n4,5,6\n", "line 1 has an empty field, in column 1"),
