@@ -12,6 +12,7 @@ from .meshes import BOX_FACES, BOX_VERTICES
 BOX = np.array(BOX_VERTICES, dtype="<f4")
 FACES = np.array(BOX_FACES, dtype="<u2").ravel()
 CODES = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
+DRACO = {"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {"POSITION": 0}}}
 TYPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
