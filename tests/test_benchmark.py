@@ -277,6 +277,7 @@ def test_the_peers_are_variants_of_a_file():
     assert list(EVERYTHING) == [
         *VARIANTS,
         *("pyg", "torch_pointcloud", "pypi_pointnet", "pyg_dgcnn"),
+        *(f"torch_pointcloud_{name}" for name in ("dgcnn", "pointnet2_ssg", "pointnet2_msg")),
     ]
     assert {EVERYTHING[name].kind for name in set(EVERYTHING) - set(VARIANTS)} == {"peer"}
 
