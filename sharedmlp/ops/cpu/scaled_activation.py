@@ -18,7 +18,7 @@ from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.layer import Activation
 from sharedmlp.ops.reference import double_backward
 
-# Numbers of a tile of rows: enough for a call to hide what threads wait for each other between calls.
+# Numbers of a tile of rows: a call on fewer does not hide what threads wait between calls.
 _TILE = 262144
 
 
