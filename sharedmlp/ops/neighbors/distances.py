@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sharedmlp.ops.cpu.workspace import workspace
 
-# Numbers of float64 or int64 in one tile: it stays in the caches of a CPU, and keeps a GPU busy.
-_TILE = {"cpu": 2**20}
+# Numbers of float64 or int64 in one tile: enough for a call to hide what threads wait between calls,
+# and few enough for the caches that the cores of a CPU share; on a GPU, enough to keep it busy.
+_TILE = {"cpu": 2**21}
 _TILE_OF_ACCELERATORS = 2**24
 
 
