@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sharedmlp.ops.cpu.workspace import workspace
 
-# Numbers of float64 or int64 in one tile: enough for a call to hide what threads wait between calls,
-# and few enough for the caches that the cores of a CPU share; on a GPU, enough to keep it busy.
+# Numbers of 8 bytes in one tile: a call on fewer does not hide what threads wait between calls, one
+# on more leaves the caches that the cores of a CPU share; on a GPU, enough to keep it busy.
 _TILE = {"cpu": 2**21}
 _TILE_OF_ACCELERATORS = 2**24
 
