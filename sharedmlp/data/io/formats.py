@@ -57,16 +57,6 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def mesh_suffixes() -> frozenset[str]:
-    """Return the suffixes of the mesh formats, lower case, with their dot.
-
-    Raises:
-        ImportError: If trimesh is not installed.
-    """
-    require_trimesh()
-    return frozenset(suffix for suffix, entry in FORMATS.items() if entry.kind == "mesh")
-
-
 def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
     """Read what a file holds by the reader of its suffix.
 

@@ -59,7 +59,12 @@ def read_text(path: Path, content: bytes) -> PointCloud | PointArray:
                 )
             raise FormatError(
                 f"holds no array of numbers: {shorten(names_line)} stands before lines of "
-                f"{values.shape[1]} numbers, and names no columns x, y, z for them"
+                f"{values.shape[1]} numbers, and "
+                + (
+                    f"names {len(names)} columns"
+                    if has_coordinates(names)
+                    else "names no columns x, y, z for them"
+                )
             )
     return points_by_row(values) if values.shape[1] > _MOST_COLUMNS else values
 
