@@ -127,6 +127,10 @@ def test_further_arrays_of_an_npz_do_no_harm(tmp_path):
         tmp_path / "a.npz", {"xyz": POINTS, "classes": np.array(["a", "b"]), "pose": np.eye(4)}
     )
     np.testing.assert_array_equal(load_cloud(path).points, POINTS)
+    for label in (np.array(3), np.array([3])):  # of the whole cloud
+        cloud = load_cloud(save(tmp_path / "b.npz", {"points": POINTS, "label": label}))
+        np.testing.assert_array_equal(cloud.points, POINTS)
+        assert cloud.labels is None
 
 
 def test_kitti_and_nuscenes(tmp_path):
@@ -222,6 +226,11 @@ REFUSED = {
     "other lengths": ("a.npz", {"points": POINTS, "labels": LABELS[:7]}, "has 7 labels for 40"),
     "columns of other lengths": ("a.npz", {"x": LABELS, "y": LABELS[:7], "z": LABELS}, "has colu"),
     "fields without names": ("a.npy", np.zeros(4, [("a", "f4", (2,))]), "has no fields named x, y"),
+    "fields of other names": (
+        "a.npy",
+        np.zeros(4, [("intensity", "f4"), ("px", "f4"), ("py", "f4"), ("pz", "f4")]),
+        "has no fields named x, y and z; its fields are intensity, px, py, pz",
+    ),
     "an array of records": ("a.npy", np.zeros((2, 2), [("x", "f4")]), r"of shape \(N,\), got"),
     "a set of clouds": ("a.h5", {"data": POINTS[None]}, r"is a set of clouds, 'data' of shape"),
     "no HDF5": ("a.h5", b"1 2 3\n", "is no readable HDF5 file"),

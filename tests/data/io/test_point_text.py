@@ -240,6 +240,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a molecule": ("2\nwater\nO 0 0 0\nH 1 0 0\n", "holds no array of numbers"),
     "binary": (b"\x00\x01\x02" * 100, "it is binary, no text"),
     "more names than numbers": ("x,y,z,label\n1,2,3,\n4,5,6,\n", "names 4 columns"),
+    "two columns of one name": ("x y z X\n1 2 3 4\n4 5 6 7\n", "has 2 columns named x"),
     "two columns": ("1 2\n3 4\n", r"expected points of shape \(N, 3 or more\), got \(2, 2\)"),
     "one point": ("1 2 3\n", "there is 1 point: without an extent it is no shape"),
     "equal points": ("1 2 3\n" * 1200, "there are 1,200 equal points: without an extent"),
