@@ -132,12 +132,14 @@ def check_classes(root: str | Path, class_names: Sequence[str]) -> None:
     """
     if len(class_names) < 2:
         (only,) = class_names
-        below = Path(root) / only
-        nested = below.is_dir() and any(entry.is_dir() for entry in below.iterdir())
-        hint = f"if its folders are the classes, name {below}; " if nested else ""
+        below, hint = Path(root) / only, ""
+        if below.is_dir():
+            nested = any(entry.is_dir() for entry in below.iterdir())
+            hint = f"; if its folders are the classes, name {below}" if nested else ""
+            hint += f"; {EXPECTED}"
         raise DataError(
-            f"{root}: one class alone has files ({only}), and a network learns to tell two or more "
-            f"apart; {hint}{EXPECTED}"
+            f"{root}: there is one class alone ({only}), and a network learns to tell two or more "
+            f"apart{hint}"
         )
 
 

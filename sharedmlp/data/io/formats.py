@@ -30,6 +30,7 @@ from sharedmlp.data.io.point_text import read_pts, read_text
 from sharedmlp.data.io.points import read_npy, read_npz
 from sharedmlp.data.io.signatures import recognize_content
 from sharedmlp.data.io.stl import read_stl
+from sharedmlp.data.io.text import one_line
 
 # No COLLADA, 3MF, 3DXML and archives: their readers unfold whatever a small file nests, entities of
 # XML, instances of instances, compressed files.
@@ -85,9 +86,9 @@ def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
     except FormatError as error:
         other = recognize_content(content, suffix) if entry.kind == "cloud" else None
         reason = f"{error} (its content is {other})" if other else str(error)
-        raise MeshReadError(path, reason) from error
+        raise MeshReadError(path, one_line(reason)) from error
     except ImportError:
         raise
     except Exception as error:  # parsers raise whatever they run into
         reason = f"cannot be parsed as {suffix} ({type(error).__name__}: {error})"
-        raise MeshReadError(path, reason) from error
+        raise MeshReadError(path, one_line(reason)) from error

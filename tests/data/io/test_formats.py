@@ -84,6 +84,19 @@ def test_without_its_entry_it_is_no_format(tmp_path):
         prepare_mesh_tree(root, "train", num_workers=0, progress=False)
 
 
+@pytest.mark.parametrize("kind", [FormatError, ValueError])
+def test_an_error_is_one_line_whatever_it_quotes(monkeypatch, tmp_path, kind):
+    def read(path, content):
+        raise kind(f"it holds\n{content.decode()}")
+
+    monkeypatch.setitem(FORMATS, ".raw", Format("cloud", read))
+    (tmp_path / "a.raw").write_text("1 2\n" * 1000)
+    with pytest.raises(MeshReadError, match="it holds 1 2 1 2") as caught:
+        read_cloud(tmp_path / "a.raw", 9, seed=0)
+    assert len(caught.value.reason.splitlines()) == 1
+    assert len(caught.value.reason) <= 400
+
+
 def test_a_further_format_of_points(monkeypatch, tmp_path):
     monkeypatch.setitem(
         FORMATS, ".raw", Format("cloud", lambda _, content: np.frombuffer(content).reshape(-1, 3))
