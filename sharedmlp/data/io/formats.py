@@ -84,7 +84,7 @@ def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
             entry.check(path, content)
         return entry.read(path, content)
     except FormatError as error:
-        other = recognize_content(content, suffix) if entry.kind == "cloud" else None
+        other = recognize_content(content, suffix)
         reason = f"{error} (its content is {other})" if other else str(error)
         raise MeshReadError(path, one_line(reason)) from error
     except ImportError:
