@@ -6,6 +6,7 @@ The packages are imported when a variant asks for them: each is optional.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -113,6 +114,31 @@ class TorchPointCloudPointNet(nn.Module):
         return logits, self.network.encoder.ftnet.running_transform
 
 
+class TorchPointCloudNetwork(nn.Module):
+    """A classifier of torch-pointcloud's registry, without weights; (B, N, 3) -> logits.
+
+    Args:
+        num_classes: Number of classes.
+        name: Its name there.
+        num_neighbors: Neighbors of a point, where that is an option of the network.
+    """
+
+    def __init__(self, num_classes: int, name: str, num_neighbors: int | None = None) -> None:
+        super().__init__()
+        options = {} if num_neighbors is None else {"num_neighbors": num_neighbors}
+        make = import_module("torch_pointcloud.models").create_model
+        self.network = make(
+            name, "classification", in_channels=0, num_classes=num_classes, **options
+        )
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return the logits."""
+        num_clouds, num_points, _ = points.shape
+        batch = cloud_of_each_point(num_clouds, num_points, points.device)
+        logits: Tensor = self.network(None, points.flatten(0, 1), batch)
+        return logits
+
+
 class PyPIPointNet(nn.Module):
     """The classifier of the package `pointnet`; (B, 3, N) -> logits, (B, 64, 64).
 
@@ -193,4 +219,19 @@ VARIANTS: dict[str, Variant] = {
         modules=("torch_geometric.nn", "torch_cluster"),
         count=None,
     ),
+    **{
+        f"torch_pointcloud_{network}": Variant(
+            f"torch-pointcloud: {name}",
+            "peer",
+            network_builder(partial(TorchPointCloudNetwork, name=name), channels_first=False),
+            network=network,
+            modules=("torch_pointcloud.models", "torch_cluster"),
+            count=None,
+        )
+        for network, name in {
+            "dgcnn": "dgcnn.modelnet40-1024.an-tao",
+            "pointnet2_ssg": "pointnet2-ssg.modelnet40.xu-yan",
+            "pointnet2_msg": "pointnet2-msg.modelnet40.xu-yan",
+        }.items()
+    },
 }

@@ -24,7 +24,6 @@ from sharedmlp.benchmark import (
 )
 from sharedmlp.benchmark.counts import fused_training, plain_forward
 from sharedmlp.benchmark.field import FieldDGCNN, FieldPointNet, FieldPointNet2
-from sharedmlp.benchmark.field.pointnet2 import MULTI_SCALE
 from sharedmlp.benchmark.processes import ALLOCATORS, Process, ProcessError, start_worker
 from sharedmlp.benchmark.report import add_statistics, speedup, spread
 from sharedmlp.benchmark.table import (
@@ -33,6 +32,7 @@ from sharedmlp.benchmark.table import (
     choose_variants,
     load_variants,
 )
+from sharedmlp.benchmark.worker import prepare
 from sharedmlp.models import create_model
 from sharedmlp.viz import plot_benchmark, plot_growth
 
@@ -277,6 +277,7 @@ def test_the_peers_are_variants_of_a_file():
     assert list(EVERYTHING) == [
         *VARIANTS,
         *("pyg", "torch_pointcloud", "pypi_pointnet", "pyg_dgcnn"),
+        *(f"torch_pointcloud_{name}" for name in ("dgcnn", "pointnet2_ssg", "pointnet2_msg")),
     ]
     assert {EVERYTHING[name].kind for name in set(EVERYTHING) - set(VARIANTS)} == {"peer"}
 
@@ -477,52 +478,74 @@ def copy_by_order(source, target, *kinds):
                             own.bias.fill_(0.25)
 
 
+SMALL_LEVELS = [(16, [(0.4, 4, (8, 8)), (0.8, 8, (8, 12))])]
+SMALL = {
+    "num_centers": 16,
+    "radius": [0.4, 0.8],
+    "num_neighbors": [4, 8],
+    "channels": [[8, 8], [8, 12]],
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "make", "num_points"),
+    ("name", "make", "options"),
     [
-        ("dgcnn", FieldDGCNN, 24),
-        ("pointnet2_ssg", FieldPointNet2, 130),
-        ("pointnet2_msg", partial(FieldPointNet2, levels=MULTI_SCALE), 130),
+        ("dgcnn", FieldDGCNN, {}),
+        ("pointnet2_msg", partial(FieldPointNet2, levels=SMALL_LEVELS), {"levels": [SMALL]}),
     ],
 )
-def test_the_field_networks_that_find_neighbors_are_the_same_networks(name, make, num_points):
+def test_the_field_networks_that_find_neighbors_are_the_same_networks(name, make, options):
     field: Any = make(5).double()
-    own: Any = create_model(name, 5, backend="conv2d", fused=False, dropout=0.0).double()
+    own: Any = create_model(name, 5, backend="conv2d", fused=False, dropout=0.0, **options).double()
     field.dropout.p = 0.0
-    layers = (nn.Conv1d, nn.Conv2d, nn.Linear)
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    copy_by_order(field, own, layers, norms)
-    points = torch.randn(3, num_points, 3, dtype=torch.float64) / 3
-    expected = own(points)
-    torch.testing.assert_close(field(points.transpose(1, 2)), expected, rtol=1e-8, atol=1e-8)
+    copy_by_order(field, own, (nn.Conv1d, nn.Conv2d, nn.Linear), (nn.BatchNorm1d, nn.BatchNorm2d))
+    points = torch.randn(3, 24, 3, dtype=torch.float64)
+    torch.testing.assert_close(field(points.transpose(1, 2)), own(points), rtol=1e-8, atol=1e-8)
 
 
-def test_variants_of_another_network_run_at_several_numbers_of_neighbors(tmp_path):
+@pytest.mark.parametrize("name", ["dgcnn", "pointnet2_ssg", "pointnet2_msg"])
+def test_they_have_the_widths_of_the_networks_that_they_are_compared_with(name):
+    points, shapes = torch.randn(2, 24, 3), []
+    for variant in (f"{name}_field", f"{name}_conv2d"):
+        module = VARIANTS[variant].build(points, 5).module
+        weights = [p for p in module.parameters() if p.ndim > 1]
+        shapes.append([tuple(p.shape[:2]) for p in weights])
+    assert shapes[0] == shapes[1]
+
+
+def test_variants_of_another_network_run_at_several_numbers_of_neighbors(monkeypatch):
+    asked = []
+
+    def start(settings):
+        asked.append((settings["variant"], settings.get("num_neighbors")))
+        return FakeWorker([], set())
+
+    monkeypatch.setattr(run, "start_worker", start)
     results = run_benchmark(
-        network="dgcnn",
-        num_points=[24],
-        num_neighbors=[3, 6],
-        batch_size=2,
-        threads=1,
-        rounds=1,
-        steps=1,
-        variants=["dgcnn_linear_fused"],
+        network="dgcnn", num_points=[24], num_neighbors=[3, 6], variants=["dgcnn_linear_fused"]
     )
+    names = ["ceiling", "dgcnn_field", "dgcnn_linear_fused"]
+    assert asked == [(name, k) for k in (3, 6) for name in names]
     assert [size["num_neighbors"] for size in results["sizes"]] == [3, 6]
-    for size in results["sizes"]:
-        assert [entry["status"] for entry in size["variants"].values()] == ["measured"] * 2
-        assert "fraction_of_ceiling" not in size["variants"]["dgcnn_linear_fused"]["train"]
+    assert "fraction_of_ceiling" not in results["sizes"][0]["variants"]["dgcnn_field"]["train"]
     text = format_results(results)
-    assert "### B=2, N=24, k=3, 40 classes" in text
+    assert "### B=32, N=24, k=3, 40 classes" in text
     assert "the time of gather, concatenate, Conv2d, as the field writes it by the row's" in text
     assert "orthogonality" not in text
-    assert format_summary(results, ["dgcnn_field"]).startswith("| DGCNN, B=2, N=24, k=3 |")
+    assert format_summary(results, ["dgcnn_field"]).startswith("| DGCNN, B=32, N=24, k=3 |")
     figure: Any = plot_growth([results])
     train, _, memory = figure.axes
     assert train.get_xlabel() == "neighbors k"
     assert [line.get_xdata().tolist() for line in memory.lines] == [[3, 6], [3, 6]]
-    names = [text.get_text() for text in train.get_legend().get_texts()]
-    assert names == [EVERYTHING[name].label for name in ("dgcnn_field", "dgcnn_linear_fused")]
+    labels = [text.get_text() for text in train.get_legend().get_texts()]
+    assert labels == [EVERYTHING[name].label for name in names[1:]]
+
+
+@pytest.mark.parametrize("variant", ["dgcnn_field", "dgcnn_linear_fused"])
+def test_a_variant_takes_a_number_of_neighbors(variant):
+    steps = prepare(VARIANTS[variant], 2, 24, 5, "cpu", num_neighbors=6)
+    steps["train"]()
+    steps["eval"]()
 
 
 def test_every_network_has_its_reference_first():

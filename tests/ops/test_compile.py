@@ -31,8 +31,15 @@ def step(module):
     return y, x.grad, [p.grad for p in module.parameters()]
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("kind", "backend"), zip(LAYERS, [*BACKENDS, "linear"], strict=True))
+def test_a_training_step(kind, backend, training):
+    check_a_training_step(kind, backend, backend != "conv1d", training, "aot_eager")
+
+
+@pytest.mark.slow
 @pairwise(backend=BACKENDS, kind=LAYERS, fullgraph=[True, False], training=[True, False])
-def test_a_training_step(kind, backend, fullgraph, training):
+def test_a_training_step_of_all(kind, backend, fullgraph, training):
     check_a_training_step(kind, backend, fullgraph, training, "aot_eager")
 
 
@@ -53,8 +60,7 @@ def test_inductor(kind, backend, training):
     check_an_evaluation(kind, backend, "inductor")
 
 
-@each_backend
-@pytest.mark.parametrize("kind", ["mlp", "pool"])
+@pytest.mark.parametrize(("kind", "backend"), [("mlp", "linear"), ("pool", "conv2d")])
 def test_an_evaluation(kind, backend):
     check_an_evaluation(kind, backend, "aot_eager")
 
@@ -86,7 +92,8 @@ def test_the_graph_has_the_operators_in_it(backend, training):
 
 
 @pytest.mark.parametrize(
-    ("backend", "training"), [("linear", True), ("conv1d", False), ("conv2d", True)]
+    ("backend", "training"),
+    [("linear", True), pytest.param("conv1d", False, marks=pytest.mark.slow)],
 )
 def test_a_whole_model_is_one_graph(backend, training):
     torch.manual_seed(0)

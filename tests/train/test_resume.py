@@ -43,7 +43,13 @@ def moments(trainer):
     return [v.flatten() for s in states for k, v in sorted(s.items()) if torch.is_tensor(v)]
 
 
-@pytest.mark.parametrize(("optimizer", "fused"), zip(OPTIMIZERS, [True, False, True], strict=True))
+@pytest.mark.parametrize(
+    ("optimizer", "fused"),
+    [
+        (optimizer, fused) if fused else pytest.param(optimizer, fused, marks=pytest.mark.slow)
+        for optimizer, fused in zip(OPTIMIZERS, [True, False, True], strict=True)
+    ],
+)
 def test_a_training_changes_its_backend_in_mid_epoch_twice(tmp_path, optimizer, fused):
     options = {"optimizer": optimizer, "fused": fused, **OPTIMIZERS[optimizer]}
     tasks = {

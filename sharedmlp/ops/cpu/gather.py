@@ -12,10 +12,10 @@ from sharedmlp.ops.cpu.workspace import Buffer, workspace
 
 # Numbers of a buffer for gathered rows: large enough for a call on it to hide its overhead and what
 # threads wait for each other between calls, and small enough for the caches that cores share.
-_BUFFER = 262144
+BUFFER_SIZE = 262144
 # With fewer clouds than this the channels are split, so that there is work for several threads. It
 # must not depend on the number of threads: sums over other shapes may round differently.
-_CHUNKS = 8
+FEWEST_CHUNKS = 8
 _FEWEST_CHANNELS = 16
 # A float32 has all integers up to this one.
 _LARGEST_SUM = 2**24
@@ -39,7 +39,7 @@ class Gather:
         self.clear = True
         self.splits = 1
         while (
-            num_clouds * self.splits < _CHUNKS
+            num_clouds * self.splits < FEWEST_CHUNKS
             and channels % (2 * self.splits) == 0
             and channels // (2 * self.splits) >= _FEWEST_CHANNELS
         ):
@@ -71,7 +71,7 @@ class Chunk:
     def tiles(self) -> Iterator[slice]:
         """Yield the centers, as many at a time as a buffer holds."""
         num_centers = self._gather.neighbors.shape[1]
-        step = max(1, _BUFFER // self._width)
+        step = max(1, BUFFER_SIZE // self._width)
         for start in range(0, num_centers, step):
             yield slice(start, min(start + step, num_centers))
 

@@ -51,8 +51,8 @@ class GroupTiles:
     @cached_property
     def chunks(self) -> list[list[Tile]]:
         """All centers in tiles, in chunks of whole clouds: no two write gradients of one point."""
-        # Twice the usual tile: there are many short calls for each.
-        step = max(1, 2 * tile_points(self.a) // self.num_neighbors)
+        # Four times the usual tile: there are many short calls for each.
+        step = max(1, 4 * tile_points(self.a) // self.num_neighbors)
         points = slice(0, self.num_neighbors)
         chunks = []
         for clouds in split_into_chunks(self._num_clouds, self.a):

@@ -26,12 +26,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sharedmlp.ops.cpu.gather import Gather
+from sharedmlp.ops.cpu.gather import BUFFER_SIZE, FEWEST_CHUNKS, Gather
 from sharedmlp.ops.cpu.huge_pages import empty_large
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.reference import double_backward
+
+# Rows that 16 bits can number.
+_SHORT = 2**16
 
 
 class NeighborMax(NamedTuple):
@@ -101,16 +104,51 @@ def _degrees(neighbors: Tensor, num_sources: int, like: Tensor) -> Tensor:
 def _centers_by_source(neighbors: Tensor, num_sources: int) -> Tensor:
     """Return the centers `(Q * K,)` of all pairs of a cloud, in the order of their sources."""
     rows = neighbors.flatten()
-    if num_sources <= 2**16:  # numpy sorts 16 bits by radix, in a tenth of the time
+    if num_sources <= _SHORT:  # numpy sorts 16 bits by radix, in a tenth of the time
         order = torch.from_numpy(np.argsort(rows.numpy().astype(np.uint16), kind="stable"))
     else:
         order = torch.argsort(rows, stable=True)
     return order // neighbors.shape[1]
 
 
+def _join_clouds(
+    neighbors: Tensor, a: Tensor, *others: Tensor | None
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """View several small clouds as one, so that each call in a thread has enough to do.
+
+    Threads wait for each other between calls. It depends on sizes alone, as sums over other shapes
+    may round differently.
+
+    Args:
+        neighbors: `(B, Q, K)`.
+        a: `(B, N, D)`.
+        *others: `(B, Q, D)` or None.
+
+    Returns:
+        Neighbors `(B / g, g Q, K)`, a `(B / g, g N, D)`, and the others likewise.
+    """
+    num_clouds, num_sources, channels = a.shape
+    rows, count = max(num_sources, neighbors.shape[1]), 1
+    while (
+        num_clouds % (2 * count) == 0
+        and num_clouds // (2 * count) >= FEWEST_CHUNKS
+        and 2 * count * rows * channels <= BUFFER_SIZE
+        and 2 * count * num_sources <= _SHORT
+    ):
+        count *= 2
+    if count == 1:
+        return neighbors, a, list(others)
+    first = torch.arange(num_clouds, device=a.device) % count * num_sources
+    joined = (neighbors + first[:, None, None]).view(num_clouds // count, -1, neighbors.shape[2])
+    views = [x if x is None else x.reshape(num_clouds // count, -1, channels) for x in others]
+    return joined, a.view(num_clouds // count, -1, channels), views
+
+
 def _forward(
     a: Tensor, b: Tensor | None, neighbors: Tensor, tied: Tensor | None, largest: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (*neighbors.shape[:2], a.shape[2])
+    neighbors, a, (b,) = _join_clouds(neighbors, a, b)
     num_clouds, num_sources, channels = a.shape
     num_centers, num_neighbors = neighbors.shape[1:]
     values = empty_large(a, *((num_clouds, num_centers, channels) if largest else (0,)))
@@ -137,7 +175,7 @@ def _forward(
 
     run_chunks(worker, gather.num_chunks)
     mean, second_moment = (sums.sum(0) / neighbors.numel()).to(a.dtype)
-    return values, mean.clone(), second_moment.clone()
+    return values.view(shape) if largest else values, mean.clone(), second_moment.clone()
 
 
 def _fake(
@@ -189,6 +227,11 @@ def _gradient_forward(
     moments send `u + v (a_j + b_i)` to each pair; summed over the pairs of a source and of a
     center that is `deg_j (u + v a_j) + v r_j` and `K (u + v b_i) + v s_i`.
     """
+    shape_of_a, shape_of_b = a.shape, (0,) if b is None else b.shape
+    largest = len(values) > 0
+    neighbors, a, (b, best, sent) = _join_clouds(
+        neighbors, a, b, values if largest else None, of_values if largest else None
+    )
     num_sources = a.shape[1]
     num_neighbors = neighbors.shape[2]
     of_a = torch.zeros_like(a) if b is None else empty_large(a, *a.shape)
@@ -210,15 +253,15 @@ def _gradient_forward(
                 reverse.addcmul_(chunk.of(a), degree[:, None]).mul_(v)
                 torch.addcmul(reverse, degree[:, None], u, out=target)
             for tile in chunk.tiles():
-                if len(values):
-                    winners = chunk.winners(tile, values)
-                    target.scatter_add_(0, winners, chunk.of(of_values)[tile])
+                if best is not None and sent is not None:
+                    winners = chunk.winners(tile, best)
+                    target.scatter_add_(0, winners, chunk.of(sent)[tile])
                 if b is not None:
                     sums = chunk.sums(tile).add_(chunk.of(b)[tile], alpha=num_neighbors)
                     torch.addcmul(u * num_neighbors, sums, v, out=chunk.of(of_b)[tile])
 
     run_chunks(worker, gather.num_chunks)
-    return of_a, of_b
+    return of_a.view(shape_of_a), of_b.view(shape_of_b)
 
 
 def _gradient_fake(

@@ -19,7 +19,7 @@ from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.reference import double_backward
 
 # Numbers of the rows that are made at a time, which then stay in the cache.
-_TILE = 65536
+_TILE = 262144
 
 
 def pair_rows(a: Tensor, b: Tensor, neighbors: Tensor, slope: float) -> Tensor:

@@ -18,8 +18,8 @@ from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.layer import Activation
 from sharedmlp.ops.reference import double_backward
 
-# Numbers of a tile of rows, which then stays in the cache.
-_TILE = 32768
+# Numbers of a tile of rows: a call on fewer does not hide what threads wait between calls.
+_TILE = 262144
 
 
 def scaled_activation(
