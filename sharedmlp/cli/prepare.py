@@ -24,6 +24,7 @@ from sharedmlp.data import (
     prepare_mesh_tree,
     prepare_modelnet40_normals,
     read_hdf5,
+    read_hdf5_class_names,
     recognize_layout,
     summarize_left_out,
 )
@@ -53,7 +54,8 @@ def run(args: Sequence[str]) -> None:
         stores, summary = _open_splits(source, options)
     # What is left out, or not as expected, is part of the summary.
     told = ("left out", "are used as they can be")
-    notes = [str(w.message) for w in caught if not any(t in str(w.message) for t in told)]
+    messages = dict.fromkeys(str(w.message) for w in caught)  # of several splits, once
+    notes = [message for message in messages if not any(t in message for t in told)]
     cache = find_cache_folder(summary.folder, options.cache_dir)
     picture = draw_classes(stores, cache / "classes.png", summary.up_axis)
     print_summary(stores, summary._replace(notes=notes, picture=picture))
@@ -130,6 +132,7 @@ def _open_splits(
         name, splits = "modelnet40_normal_resampled", ["train", "test"]
         summary = Summary(source, name, options.up_axis or "y", features)
     elif is_hdf5_set(source):
+        check_classes(source, read_hdf5_class_names(source))
         open_split = partial(read_hdf5, source, features=features)
         splits = [s for s in SPLITS if (source / f"{s}_files.txt").is_file()]
         summary = Summary(source, "HDF5 files, shape_names.txt", options.up_axis or "z", features)

@@ -41,9 +41,14 @@ def read_hdf5_class_names(root: str | Path) -> tuple[str, ...]:
 
     Raises:
         MissingDataError: If `shape_names.txt` is missing.
-        DataError: If it is empty.
+        DataError: If it is empty or names a class more than once.
     """
-    return tuple(read_names(Path(root) / "shape_names.txt", _LAYOUT))
+    path = Path(root) / "shape_names.txt"
+    names = read_names(path, _LAYOUT)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: names the class {twice[0]} more than once")
+    return tuple(names)
 
 
 def read_hdf5(
@@ -94,6 +99,7 @@ def read_hdf5(
         clouds.append(points)
         labels.append(classes)
         names += [f"{path.name}:{row}" for row in range(len(points))]
+        _warn_of_equal_points(path, points)
     return PointCloudStore(
         np.concatenate(clouds),
         _labels_from_zero(root, files, labels, class_names),
@@ -120,6 +126,17 @@ def _listed_files(root: Path, split: str) -> list[Path]:
     if twice:
         raise DataError(f"{root / f'{split}_files.txt'} names {twice[0]} more than once")
     return files
+
+
+def _warn_of_equal_points(path: Path, points: NDArray[np.float32]) -> None:
+    """Warn of clouds without an extent: whatever a network says of them means nothing."""
+    equal = np.flatnonzero((points[..., :3] == points[:, :1, :3]).all(axis=(1, 2)))
+    if len(equal):
+        warnings.warn(
+            f"{path}: {len(equal)} of {len(points)} clouds are of equal points or of one alone, "
+            f"the first is cloud {equal[0]}: without an extent they are no shapes",
+            stacklevel=3,
+        )
 
 
 def _open_file(path: Path) -> h5py.File:

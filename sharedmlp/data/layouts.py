@@ -132,10 +132,14 @@ def check_classes(root: str | Path, class_names: Sequence[str]) -> None:
     """
     if len(class_names) < 2:
         (only,) = class_names
-        hint = f"if its folders are the classes, name {Path(root) / only}; "
+        below, hint = Path(root) / only, ""
+        if below.is_dir():
+            nested = any(entry.is_dir() for entry in below.iterdir())
+            hint = f"; if its folders are the classes, name {below}" if nested else ""
+            hint += f"; {EXPECTED}"
         raise DataError(
-            f"{root}: one class alone has files ({only}), and a network learns to tell two or more "
-            f"apart; {hint if Path(root).is_dir() else ''}{EXPECTED}"
+            f"{root}: there is one class alone ({only}), and a network learns to tell two or more "
+            f"apart{hint}"
         )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sharedmlp.data.build import SampledFile, Source, build_store, check_store, failed_file
 from sharedmlp.data.errors import DataError, MissingDataError
 from sharedmlp.data.io.base import MeshReadError, read_file
+from sharedmlp.data.io.fields import are_unit_vectors
 from sharedmlp.data.io.number_table import parse_floats
 from sharedmlp.data.name_list import read_names
 from sharedmlp.data.sampling import normalize_points
@@ -212,6 +213,15 @@ def _sample(source: Source, *, root: Path, pool_size: int, normals: bool, seed: 
         return failed_file(path, error.reason)
     if len(values) < pool_size:
         return SampledFile(None, f"{len(values)} points where pool_size asks for {pool_size}")
+    if not np.ptp(values[:, :3], axis=0).any():
+        return failed_file(path, f"all {len(values)} points are equal")
+    if normals and not are_unit_vectors(values[:, 3:]):
+        lengths = np.linalg.norm(values[:, 3:], axis=1)
+        return failed_file(
+            path,
+            f"columns 4 to 6 are no normals: their lengths are from {lengths.min():.3g} to "
+            f"{lengths.max():.3g}, expected 1",
+        )
     points = normalize_points(values if normals else values[:, :3])
     if len(points) > pool_size:
         rng = generator_for_name(seed, source.name)

@@ -147,6 +147,19 @@ def test_names_that_are_no_text_can_be_printed_and_drawn(tmp_path, capsys):
     assert r"2 .png, no format that is read here ($x_{$/\xe9.png, caf\xe9/\xe9.png)" in out
 
 
+def test_hdf5_files_are_one_class_or_count_from_1(tmp_path, capsys):
+    write_sets(tmp_path)
+    h5py = pytest.importorskip("h5py")
+    for split in ("train", "test"):
+        with h5py.File(tmp_path / "set" / f"ply_data_{split}0.h5", "r+") as file:
+            file["label"][...] += 1
+    prepare(tmp_path / "set")
+    assert capsys.readouterr().out.count("the labels count from 1 to 3") == 1
+    (tmp_path / "set" / "shape_names.txt").write_text("box\n")
+    with pytest.raises(SystemExit, match=r"there is one class alone \(box\)"):
+        prepare(tmp_path / "set")
+
+
 def test_the_summary_of_hdf5_files(tmp_path, capsys):
     write_sets(tmp_path)
     (tmp_path / "set" / "test_files.txt").unlink()

@@ -206,6 +206,24 @@ def test_another_order_of_class_names_is_refused(tmp_path):
         read_hdf5(root, "train")
 
 
+def test_a_class_that_is_named_twice_is_refused(tmp_path):
+    root = write_random_set(tmp_path, POINTS, LABELS)
+    (root / "shape_names.txt").write_text("chair\nchair\n")
+    with pytest.raises(DataError, match=r"shape_names\.txt: names the class chair more than once"):
+        read_hdf5(root, "train")
+
+
+@pytest.mark.parametrize("num_points", [1, 5])
+def test_clouds_without_an_extent_are_told(tmp_path, num_points):
+    points = POINTS[:, :num_points].copy()
+    points[1:3] = points[1:3, :1]
+    root = write_random_set(tmp_path, points, LABELS)
+    count, first = (4, 0) if num_points == 1 else (2, 1)
+    message = rf"a\.h5: {count} of 4 clouds are of equal points .* the first is cloud {first}:"
+    with pytest.warns(UserWarning, match=message):
+        read_hdf5(root, "train")
+
+
 def test_a_validation_split_has_a_list_of_its_own(tmp_path):
     root = write_random_set(tmp_path, POINTS, LABELS)
     (root / "val_files.txt").write_text("v.h5")

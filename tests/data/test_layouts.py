@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from sharedmlp.data import DataError, recognize_layout, summarize_left_out
+from sharedmlp.data import DataError, check_classes, recognize_layout, summarize_left_out
 
 
 def write(root, *names):
@@ -128,6 +128,14 @@ def test_what_is_no_set_is_one_line(tmp_path, names, message):
     with pytest.raises(DataError, match=message) as caught:
         recognize_layout(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("file", "told"), [("a/1.off", False), ("a/b/1.off", True)])
+def test_of_one_class_the_folder_below_is_named_if_it_may_be_the_set(tmp_path, file, told):
+    write(tmp_path, file)
+    with pytest.raises(DataError, match=r"there is one class alone \(a\)") as caught:
+        check_classes(tmp_path, ["a"])
+    assert (f"if its folders are the classes, name {tmp_path / 'a'};" in str(caught.value)) == told
 
 
 def write_list(folder, text, encoding="utf-8"):

@@ -198,6 +198,20 @@ def test_bad_clouds_are_left_out_and_named(root):
     assert caught.value.failures == failures
 
 
+def test_clouds_that_are_no_shapes_or_have_no_normals_are_left_out(root):
+    points = make_cloud(0, 1)
+    np.savetxt(root / "bathtub/bathtub_0001.txt", np.tile(points[:1], (POINTS, 1)), delimiter=",")
+    points[:, 3:] = np.random.default_rng(0).integers(0, 256, (POINTS, 3))  # colors
+    np.savetxt(root / "bathtub/bathtub_0002.txt", points, delimiter=",")
+    with pytest.warns(UserWarning, match="1 of 6 train clouds"):
+        assert prepare(root).failures == (
+            f"bathtub/bathtub_0001.txt: all {POINTS} points are equal",
+        )
+    with pytest.warns(UserWarning, match="2 of 6 train clouds"):
+        _, colored = prepare(root, normals=True).failures
+    assert "bathtub_0002.txt: columns 4 to 6 are no normals: their lengths are from" in colored
+
+
 def test_lists_that_do_not_fit(root, tmp_path):
     assert is_modelnet40_normals(root)
     assert not is_modelnet40_normals(tmp_path)

@@ -14,6 +14,7 @@ it needs a name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,11 @@ def cloud_from_columns(array: PointArray, columns: Sequence[str] | None = None) 
         fields[str(kinds[3])] = array[:, 3:6]
         if kinds.get(6) in ("normals", "colors") and kinds[6] != kinds[3]:
             fields[str(kinds[6])] = array[:, 6:9]
+        reasons = {
+            name: f"columns 4 to 6 are {kinds[3]}"
+            for name in ("normals", "colors")
+            if name not in fields
+        }
     elif kinds.get(4) in ("normals", "colors"):
         fields[str(kinds[4])] = array[:, 4:7]
         fields["intensity"] = array[:, 3]
@@ -80,9 +86,7 @@ def cloud_from_columns(array: PointArray, columns: Sequence[str] | None = None) 
             f"column 4 may be an intensity or a label: {_HOW_TO_NAME}"
         )
     cloud = cloud_from_fields(fields)
-    return PointCloud(
-        cloud.points, cloud.normals, cloud.colors, cloud.intensity, None, cloud.reasons or reasons
-    )
+    return replace(cloud, reasons={**reasons, **cloud.reasons})
 
 
 def _tell_kind(values: NDArray[np.float64]) -> str | None:
@@ -102,16 +106,18 @@ def points_by_row(array: PointArray) -> PointArray:
     """Return an array with one point a row: of (3, N) and the like, the transpose.
 
     Raises:
-        FormatError: If either axis may be the points'.
+        FormatError: If either axis may be the points', or none.
     """
     if array.ndim != 2:
         return array
     rows, columns = array.shape
-    if not _FEWEST_CHANNELS <= rows <= _MOST_CHANNELS or rows > columns:
+    may_be_channels = _FEWEST_CHANNELS <= rows <= _MOST_CHANNELS
+    if rows > columns or (columns <= _MOST_CHANNELS and not may_be_channels):
         return array
-    if columns > _MOST_CHANNELS:
+    if columns > _MOST_CHANNELS and may_be_channels:
         return array.T
+    which = "either axis may" if may_be_channels else "neither axis can be told to"
     raise FormatError(
-        f"holds an array of shape {array.shape}: either axis may be the points; save it with one "
-        f"point a row and more than {_MOST_CHANNELS} points"
+        f"holds an array of shape {array.shape}: {which} be the points; save it with one point a "
+        "row, and more points than columns"
     )

@@ -30,6 +30,7 @@ from sharedmlp.data.io.point_text import read_pts, read_text
 from sharedmlp.data.io.points import read_npy, read_npz
 from sharedmlp.data.io.signatures import recognize_content
 from sharedmlp.data.io.stl import read_stl
+from sharedmlp.data.io.text import one_line
 
 # No COLLADA, 3MF, 3DXML and archives: their readers unfold whatever a small file nests, entities of
 # XML, instances of instances, compressed files.
@@ -55,16 +56,6 @@ FORMATS: dict[str, Format] = {
     ".csv": Format("cloud", read_text, found_in_folders=False),
     ".txt": Format("cloud", read_text, found_in_folders=False),
 }
-
-
-def mesh_suffixes() -> frozenset[str]:
-    """Return the suffixes of the mesh formats, lower case, with their dot.
-
-    Raises:
-        ImportError: If trimesh is not installed.
-    """
-    require_trimesh()
-    return frozenset(suffix for suffix, entry in FORMATS.items() if entry.kind == "mesh")
 
 
 def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
@@ -93,11 +84,11 @@ def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
             entry.check(path, content)
         return entry.read(path, content)
     except FormatError as error:
-        other = recognize_content(content, suffix) if entry.kind == "cloud" else None
+        other = recognize_content(content, suffix)
         reason = f"{error} (its content is {other})" if other else str(error)
-        raise MeshReadError(path, reason) from error
+        raise MeshReadError(path, one_line(reason)) from error
     except ImportError:
         raise
     except Exception as error:  # parsers raise whatever they run into
         reason = f"cannot be parsed as {suffix} ({type(error).__name__}: {error})"
-        raise MeshReadError(path, reason) from error
+        raise MeshReadError(path, one_line(reason)) from error

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from sharedmlp.data.io.base import FormatError
-from sharedmlp.data.io.text import shorten
+from sharedmlp.data.io.text import one_line, shorten
 
 # A mesh of ten million triangles asks for less.
 _MOST_BYTES = 1 << 31
@@ -78,7 +78,9 @@ def read_document(path: Path, content: bytes) -> GltfDocument:
         # As the format says; json alone would guess the encoding.
         tree = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"it is no glTF: its JSON cannot be read ({_one_line(error)})") from error
+        raise FormatError(
+            f"it is no glTF: its JSON cannot be read ({one_line(str(error))})"
+        ) from error
     if not isinstance(tree, dict):
         raise FormatError(f"it is no glTF: expected an object of JSON, found {_show(tree)}")
     asset = tree.get("asset", {})
@@ -250,7 +252,3 @@ def _is_integer(value: Any) -> bool:
 def _show(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -35,6 +35,8 @@ def read_ply(path: Path, content: bytes) -> MeshArrays | PointCloud:
     if vertices is None:
         raise FormatError("it has no element 'vertex'")
     missing = [name for name in "xyz" if not isinstance(vertices.get(name), np.ndarray)]
+    if missing and "packed_position" in vertices:
+        raise FormatError("holds compressed Gaussian splats, which are not read: save them as PLY")
     if missing:
         raise FormatError(f"its vertices have no property {missing[0]!r}")
     points = _stack(vertices, ("x", "y", "z"))

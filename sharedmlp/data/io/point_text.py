@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sharedmlp.data.io.base import FormatError, PointArray, PointCloud
 from sharedmlp.data.io.columns import points_by_row
-from sharedmlp.data.io.fields import cloud_from_fields, has_coordinates
+from sharedmlp.data.io.fields import canonical_name, cloud_from_fields, has_coordinates
 from sharedmlp.data.io.text import convert_to_utf8, shorten
 from sharedmlp.data.io.text_table import Style, detect_style, parse_lines, split_line
 
@@ -50,6 +50,10 @@ def read_text(path: Path, content: bytes) -> PointCloud | PointArray:
     if names_line is not None:
         names = _split_names(names_line, style, values.shape[1])
         if len(names) == values.shape[1] and has_coordinates(names):
+            known = [canonical_name(name) for name in names]
+            twice = [name for name in "xyz" if known.count(name) > 1]
+            if twice:
+                raise FormatError(f"has {known.count(twice[0])} columns named {twice[0]}")
             return cloud_from_fields(dict(zip(names, values.T, strict=True)))
         if not _COMMENT.match(names_line):
             if not len(values):
@@ -59,7 +63,12 @@ def read_text(path: Path, content: bytes) -> PointCloud | PointArray:
                 )
             raise FormatError(
                 f"holds no array of numbers: {shorten(names_line)} stands before lines of "
-                f"{values.shape[1]} numbers, and names no columns x, y, z for them"
+                f"{values.shape[1]} numbers, and "
+                + (
+                    f"names {len(names)} columns"
+                    if has_coordinates(names)
+                    else "names no columns x, y, z for them"
+                )
             )
     return points_by_row(values) if values.shape[1] > _MOST_COLUMNS else values
 

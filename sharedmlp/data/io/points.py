@@ -74,7 +74,12 @@ def cloud_from_arrays(arrays: Mapping[str, PointArray]) -> PointCloud | PointArr
     Raises:
         FormatError: If no name says which array the points are, and there are several or none.
     """
-    found = {name: array for name, array in arrays.items() if array.dtype.kind in "fiubV"}
+    # A single number, such as the label of a whole cloud, says nothing of its points.
+    found = {
+        name: array
+        for name, array in arrays.items()
+        if array.dtype.kind in "fiubV" and array.size != 1
+    }
     if has_coordinates(tuple(found)):
         points = next((array for name, array in found.items() if has_coordinates((name,))), None)
         if points is None or (points.ndim == 2 and 3 in points.shape):
@@ -98,7 +103,9 @@ def _cloud_from_array(array: PointArray) -> PointCloud | PointArray:
     fields = {name: records[name] for name in names}
     if has_coordinates(names):
         return cloud_from_fields(fields)
-    if any(field.ndim != 1 or field.dtype.kind not in "fiu" for field in fields.values()):
+    # NumPy's own names for fields without one are f0, f1 and so on; any other says what it is.
+    unnamed = names == tuple(f"f{number}" for number in range(len(names)))
+    if not unnamed or any(f.ndim != 1 or f.dtype.kind not in "fiu" for f in fields.values()):
         raise FormatError(f"has no fields named x, y and z; its fields are {', '.join(names)}")
     return np.stack(list(fields.values()), axis=1)
 

@@ -69,5 +69,11 @@ def shorten(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
+def one_line(text: str) -> str:
+    """Return a message in one line of at most 400 characters, as it may quote what a file holds."""
+    line = " ".join(text.split())
+    return line if len(line) <= 400 else line[:397] + "..."
+
+
 def _recode(content: bytes, encoding: str) -> bytes:
     return content.decode(encoding, errors="replace").encode("utf-8", errors="replace")

@@ -158,7 +158,9 @@ class HDF5DataModule(PointCloudDataModule):
                 "modelnet40_ply_hdf5_2048 there (shape_names.txt, train_files.txt, test_files.txt "
                 "and the HDF5 files that they name), or say with --data.root where it is"
             )
-        return list(read_hdf5_class_names(self.root))
+        class_names = read_hdf5_class_names(self.root)
+        check_classes(self.root, class_names)
+        return list(class_names)
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -174,9 +174,16 @@ BAD = {
         f"byte {len(TETRAHEDRON)} is NUL: the file is binary, expected OFF as plain text",
     ),
     "not text": (bytes(range(128, 256)) * 4, keyword("\ufffd" * 57 + "...")),
-    "compressed": (b"\x1f\x8b\x08\x08", keyword("\ufffd\x08\x08")),
-    "another format": ("ply\nformat ascii 1.0\n", keyword("ply")),
-    "a web page": ("<html>404</html>", keyword("<html>404</html>")),
+    "compressed": (
+        b"\x1f\x8b\x08\x08",
+        keyword("\ufffd\x08\x08") + " (its content is compressed by gzip)",
+    ),
+    "another format": ("ply\nformat ascii 1.0\n", keyword("ply") + " (its content is a PLY file)"),
+    "a web page": (
+        "<html>404</html>",
+        keyword("<html>404</html>")
+        + " (its content is a page of HTML, such as a failed download leaves)",
+    ),
     "no keyword": (TETRAHEDRON.removeprefix("OFF\n"), keyword("4 4 6")),
     "OFF in four dimensions": (edit("OFF", "4OFF"), keyword("4OFF")),
     "OFF in n dimensions": (edit("OFF", "nOFF"), keyword("nOFF")),

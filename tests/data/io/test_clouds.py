@@ -107,7 +107,7 @@ def test_normals_of_points_have_to_be_there(tmp_path):
         ("a.off", ("colors",), "has no colors: of a mesh, points have normals alone"),
         ("a.off", ("normals", "intensity"), "has no intensity: of a mesh"),
         ("a.npy", ("intensity",), r"a\.npy: has no intensity$"),
-        ("a.npy", ("normals", "colors"), r"a\.npy: has no colors$"),
+        ("a.npy", ("normals", "colors"), r"a\.npy: has no colors: columns 4 to 6 are normals$"),
     ],
 )
 def test_the_file_that_lacks_a_feature_is_named(tmp_path, name, features, reason):

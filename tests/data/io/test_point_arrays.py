@@ -48,7 +48,16 @@ def test_either_axis_may_be_the_points_of_a_small_array(tmp_path, shape):
         load_cloud(save(tmp_path / "a.npy", RNG.normal(size=shape)))
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (13, 12), (2, 3), (40, 70)])
+@pytest.mark.parametrize("shape", [(2, 40), (20, 300), (13, 2048), (40, 40)])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_wide_array_is_no_cloud_of_few_points(tmp_path, suffix, shape):
+    array = RNG.normal(size=shape)
+    path = save(tmp_path / f"a{suffix}", array if suffix == ".npy" else {"data": array})
+    with pytest.raises(MeshReadError, match="neither axis can be told to be the points; save it"):
+        load_cloud(path)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (13, 12), (2, 3), (80, 70)])
 def test_these_are_points_by_row(tmp_path, shape):
     array = RNG.normal(size=shape)
     cloud = load_cloud(save(tmp_path / "a.npy", array))
@@ -118,6 +127,10 @@ def test_further_arrays_of_an_npz_do_no_harm(tmp_path):
         tmp_path / "a.npz", {"xyz": POINTS, "classes": np.array(["a", "b"]), "pose": np.eye(4)}
     )
     np.testing.assert_array_equal(load_cloud(path).points, POINTS)
+    for label in (np.array(3), np.array([3])):  # of the whole cloud
+        cloud = load_cloud(save(tmp_path / "b.npz", {"points": POINTS, "label": label}))
+        np.testing.assert_array_equal(cloud.points, POINTS)
+        assert cloud.labels is None
 
 
 def test_kitti_and_nuscenes(tmp_path):
@@ -213,6 +226,11 @@ REFUSED = {
     "other lengths": ("a.npz", {"points": POINTS, "labels": LABELS[:7]}, "has 7 labels for 40"),
     "columns of other lengths": ("a.npz", {"x": LABELS, "y": LABELS[:7], "z": LABELS}, "has colu"),
     "fields without names": ("a.npy", np.zeros(4, [("a", "f4", (2,))]), "has no fields named x, y"),
+    "fields of other names": (
+        "a.npy",
+        np.zeros(4, [("intensity", "f4"), ("px", "f4"), ("py", "f4"), ("pz", "f4")]),
+        "has no fields named x, y and z; its fields are intensity, px, py, pz",
+    ),
     "an array of records": ("a.npy", np.zeros((2, 2), [("x", "f4")]), r"of shape \(N,\), got"),
     "a set of clouds": ("a.h5", {"data": POINTS[None]}, r"is a set of clouds, 'data' of shape"),
     "no HDF5": ("a.h5", b"1 2 3\n", "is no readable HDF5 file"),
@@ -224,6 +242,11 @@ REFUSED = {
     "a pickle": ("a.txt", b"\x80\x04\x95\0\0\0", "a Python pickle, which is not read"),
     "a web page": ("a.csv", b"<!DOCTYPE html>\n<p>404", "a page of HTML, such as a failed down"),
     "a PLY as text": ("a.txt", b"ply\nformat ascii 1.0\n", r"\(its content is a PLY file\)"),
+    "packed splats": (
+        "a.ply",
+        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n7\n",
+        "holds compressed Gaussian splats, which are not read",
+    ),
     "gzip": ("a.pcd", b"\x1f\x8b\x08\0", "compressed by gzip"),
     "Git LFS": ("a.las", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
 }  # fmt: skip

@@ -153,6 +153,18 @@ def test_colors_are_no_normals(tmp_path, scale, suffix):
             read_cloud(path, 40, seed=0, **options)
 
 
+def test_what_other_columns_hold_is_said(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(text(np.hstack([POINTS, COLORS])))
+    with pytest.raises(MeshReadError, match=r"has no normals: columns 4 to 6 are colors"):
+        read_cloud(path, 40, seed=0, normals=True)
+    path.write_text(text(np.hstack([POINTS, NORMALS])))
+    with pytest.raises(MeshReadError, match=r"has no colors: columns 4 to 6 are normals"):
+        read_cloud(path, 40, seed=0, features=("colors",))
+    path.write_text(text(np.hstack([POINTS, NORMALS, COLORS])))
+    assert not load_cloud(path).reasons
+
+
 def test_normals_are_no_colors(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(text(np.hstack([POINTS, np.abs(NORMALS)]), form="{:.2f}"))
@@ -227,6 +239,8 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "names alone": ("x y z\n", "holds no points"),
     "a molecule": ("2\nwater\nO 0 0 0\nH 1 0 0\n", "holds no array of numbers"),
     "binary": (b"\x00\x01\x02" * 100, "it is binary, no text"),
+    "more names than numbers": ("x,y,z,label\n1,2,3,\n4,5,6,\n", "names 4 columns"),
+    "two columns of one name": ("x y z X\n1 2 3 4\n4 5 6 7\n", "has 2 columns named x"),
     "two columns": ("1 2\n3 4\n", r"expected points of shape \(N, 3 or more\), got \(2, 2\)"),
     "one point": ("1 2 3\n", "there is 1 point: without an extent it is no shape"),
     "equal points": ("1 2 3\n" * 1200, "there are 1,200 equal points: without an extent"),

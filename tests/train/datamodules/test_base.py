@@ -105,8 +105,12 @@ def test_one_class_and_unknown_features_are_refused_before_anything_is_read(tmp_
         _ = MeshTreeDataModule(str(root), features="smell").in_channels
     for name in CLASSES[1:]:
         shutil.rmtree(root / name)
-    with pytest.raises(DataError, match=r"one class alone has files \(box\)"):
+    with pytest.raises(DataError, match=r"there is one class alone \(box\)"):
         _ = MeshTreeDataModule(str(root)).class_names
+    root = write_hdf5(tmp_path / "set")
+    (root / "shape_names.txt").write_text("box\n")
+    with pytest.raises(DataError, match=r"there is one class alone \(box\), [^<]*$"):
+        _ = HDF5DataModule(str(root)).class_names
 
 
 def test_mesh_tree_with_normals_has_six_channels(tmp_path):
