@@ -46,8 +46,8 @@ def exported_as(plain: Callable[..., Any]) -> Callable[[Callable[P, R]], Callabl
             if unknown:
                 raise RuntimeError(
                     f"{search.__name__} cannot be exported or transformed with "
-                    f"{' and '.join(unknown)}: pass clouds of one size (B, N, C), or rows that were "
-                    "found before"
+                    f"{' and '.join(unknown)}: pass clouds of one size (B, N, C), or rows that "
+                    "were found before"
                 )
             return plain(*args, **given)  # type: ignore[no-any-return]
 
