@@ -35,6 +35,7 @@ from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
 from sharedmlp.ops.statistics import (
     SAMPLE,
     is_finite,
+    scale_and_shift,
     shared_center,
     shared_means,
     update_norm,
@@ -198,12 +199,7 @@ def _batch_norm(
     if not is_finite(of_pairs + variance):
         return None
     update_norm(norm, of_pairs.detach(), variance.detach(), total)
-    scale = torch.rsqrt(variance + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -(weight @ of_z + mean) * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias
+    scale, shift = scale_and_shift(norm, weight @ of_z + mean, variance)
     if layer.bias is not None:  # subtracted with the mean: its gradient is zero, not None
         shift = shift + 0.0 * layer.bias
     a = shift[None, None] if a is None else torch.addcmul(shift, a, scale)

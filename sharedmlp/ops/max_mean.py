@@ -27,11 +27,13 @@ from sharedmlp.ops.cpu.folded import folded_max_mean
 from sharedmlp.ops.cpu.max_mean import activated_means, products, with_gradients
 from sharedmlp.ops.gate import result_dtype_of
 from sharedmlp.ops.interface import FoldedLayer
-from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
+from sharedmlp.ops.layer import PointwiseTensors, fold
 from sharedmlp.ops.plan import PLAIN, Plan, can_fold, dtype_reasons
 from sharedmlp.ops.statistics import (
     is_finite,
+    order_of,
     sample_rows,
+    scale_and_shift,
     shared_center,
     shared_means,
     update_norm,
@@ -115,7 +117,7 @@ def _fused(layer: PointwiseTensors, clouds: Tensor) -> Tensor | None:
     center = torch.zeros_like(clouds[0, 0].detach())
     if norm is not None and moments:  # near the mean, the moments keep their digits
         center = shared_center(sample_rows(clouds).mean(0), count, norm.group)
-    sign, tied = _order(norm, layer.weight)
+    sign, tied = order_of(norm, layer.weight)
     weight = layer.weight * sign[:, None]
     with torch.no_grad():
         found = products(clouds.detach(), weight.detach(), center, tied, moments=moments)
@@ -186,21 +188,4 @@ def _scale_and_shift(
     norm = layer.norm
     if norm is None:
         return statistics.variance, -statistics.mean
-    scale = torch.rsqrt(statistics.variance + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight * sign
-    shift = -statistics.mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
-
-
-def _order(norm: BatchNorm | None, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return 1 or -1 for each channel, such that the norm keeps the order of products times it.
-
-    Also returns in which channels the norm's weight makes all points equal; None if in none.
-    """
-    ones = torch.ones_like(weight[:, 0].detach())
-    if norm is None or norm.weight is None:
-        return ones, None
-    of_norm = norm.weight.detach()
-    sign, tied = torch.where(of_norm < 0, -ones, ones), of_norm == 0
-    return sign, tied if torch.compiler.is_compiling() or tied.any() else None
+    return scale_and_shift(norm, statistics.mean, statistics.variance, sign)

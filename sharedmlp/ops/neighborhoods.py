@@ -29,7 +29,14 @@ from sharedmlp.ops.cpu.scaled_activation import scaled_activation
 from sharedmlp.ops.gate import result_dtype_of
 from sharedmlp.ops.layer import BatchNorm, PointwiseTensors, fold
 from sharedmlp.ops.plan import dtype_reasons, order_reasons
-from sharedmlp.ops.statistics import is_finite, shared_center, shared_means, update_norm
+from sharedmlp.ops.statistics import (
+    is_finite,
+    order_of,
+    scale_and_shift,
+    shared_center,
+    shared_means,
+    update_norm,
+)
 
 
 class PairTensors(NamedTuple):
@@ -117,9 +124,9 @@ def neighborhood_max(
             pooled = activation(largest)
         else:
             # The largest input gives the largest output if the norm does not change the order.
-            sign = _sign(norm, pairs.source)
+            sign, tied = order_of(norm, pairs.source)
             a, b = ends.products(sign)
-            found = neighbor_max(a, neighbors, b, _tied(norm))
+            found = neighbor_max(a, neighbors, b, tied)
             affine = ends.normalize(norm, sign, found.mean, found.second_moment, neighbors.numel())
             if affine is None:
                 return None
@@ -223,12 +230,7 @@ class _Ends(NamedTuple):
             return None
         of_pairs = (sign * mean + self.offset + (0.0 if bias is None else bias)).detach()
         update_norm(norm, of_pairs, variance.detach(), total)
-        scale = torch.rsqrt(variance + norm.eps)
-        if norm.weight is not None:
-            scale = scale * norm.weight * sign
-        shift = -mean * scale
-        if norm.bias is not None:
-            shift = shift + norm.bias
+        scale, shift = scale_and_shift(norm, mean, variance, sign)
         if bias is not None:  # subtracted with the mean: its gradient is zero, not None
             shift = shift + 0.0 * bias
         return scale, shift
@@ -239,17 +241,3 @@ def _center(rows: Tensor, group: distributed.ProcessGroup | None) -> tuple[Tenso
     flat = rows.detach().flatten(0, 1)
     mean = shared_center(flat.mean(0), flat.new_full((1,), len(flat)), group)
     return mean, rows - mean
-
-
-def _sign(norm: BatchNorm, like: Tensor) -> Tensor:
-    """Return 1 or -1 for each channel, such that it makes batch norm's weight not negative."""
-    ones = torch.ones_like(like[:, 0])
-    return ones if norm.weight is None else torch.where(norm.weight.detach() < 0, -ones, ones)
-
-
-def _tied(norm: BatchNorm) -> Tensor | None:
-    """Return in which channels batch norm's weight makes all pairs equal; None if in none."""
-    if norm.weight is None:
-        return None
-    tied = norm.weight.detach() == 0
-    return tied if torch.compiler.is_compiling() or tied.any() else None

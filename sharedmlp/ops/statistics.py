@@ -100,6 +100,44 @@ def update_norm(norm: BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) 
         )
 
 
+def order_of(norm: BatchNorm | None, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return how a norm orders the positions of each channel, without a gradient.
+
+    Args:
+        norm: The norm, or None.
+        weight: `(D, C)`, of the linear map before it.
+
+    Returns:
+        1 or -1 for each channel, such that the norm keeps the order of inputs times it; and in
+        which channels the norm's weight makes all positions equal, None if in none.
+    """
+    ones = torch.ones_like(weight[:, 0].detach())
+    if norm is None or norm.weight is None:
+        return ones, None
+    of_norm = norm.weight.detach()
+    sign, tied = torch.where(of_norm < 0, -ones, ones), of_norm == 0
+    return sign, tied if torch.compiler.is_compiling() or tied.any() else None
+
+
+def scale_and_shift(
+    norm: BatchNorm, mean: Tensor, variance: Tensor, sign: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what a norm multiplies inputs times a sign by and then adds, `(D,)`, differentiably.
+
+    Args:
+        norm: The norm.
+        mean: `(D,)`, of the inputs times the sign.
+        variance: `(D,)`.
+        sign: `(D,)`, as `order_of` returns it; None for no signs.
+    """
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+        scale = scale if sign is None else scale * sign
+    shift = -mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
 def is_finite(tensor: Tensor) -> bool:
     """Whether the sum of a tensor is finite; True under a compiler.
 

@@ -73,5 +73,7 @@ def test_what_cannot_be_exported_is_said():
         def forward(self, points, batch):
             return k_nearest(points, 2, batch=batch)
 
-    with pytest.raises(RuntimeError, match="k_nearest cannot be exported with batch: pass"):
+    with pytest.raises(
+        RuntimeError, match="k_nearest cannot be exported or transformed with batch: pass"
+    ):
         torch.export.export(Flat(), (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)))

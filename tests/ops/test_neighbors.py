@@ -372,7 +372,7 @@ P = np.zeros((2, 5, 3), np.float32)
 BAD = {
     "k=0": (ValueError, "1 or more, got 0", lambda: k_nearest(P, 0)),
     "k=True": (TypeError, "k is an int", lambda: k_nearest(P, True)),
-    "k=1.5": (TypeError, "integer", lambda: k_nearest(P, 1.5)),  # type: ignore[arg-type]
+    "k=1.5": (TypeError, "k is an int", lambda: k_nearest(P, 1.5)),  # type: ignore[arg-type]
     "samples": (ValueError, "num_samples has to be", lambda: farthest_points(P, 0)),
     "integers": (TypeError, "int64", lambda: k_nearest(P.astype(int), 1)),
     "list": (TypeError, "list", lambda: k_nearest([[1.0]], 1)),  # type: ignore[type-var]
@@ -393,6 +393,7 @@ BAD = {
     "start": (ValueError, "from 0 to 4, got 5", lambda: farthest_points(P, 1, start=5)),
     "start=-1": (ValueError, "got -1", lambda: farthest_points(P, 1, start=-1)),
     "start=1.0": (TypeError, "start is an int", lambda: farthest_points(P, 1, start=1.0)),  # type: ignore[arg-type]
+    "start=True": (TypeError, "start is an int", lambda: farthest_points(P, 1, start=True)),
     "both": (ValueError, "pass either", lambda: farthest_points(P, 1, start=1, seed=1)),
     "dense batch": (ValueError, "int64", lambda: k_nearest(P, 1, batch=np.zeros(2, int))),
     "short batch": (ValueError, "int64", lambda: k_nearest(P[0], 1, batch=np.zeros(4, int))),

@@ -6,95 +6,24 @@ search, the moments, the hidden layer in between and all their gradients are the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sharedmlp.ops.cpu.linear_bn_relu import LinearBNReLUGradients, write_layer
+from sharedmlp.ops.cpu.row_tiles import RowGradients, RowTiles
 from sharedmlp.ops.cpu.search import best_points, is_better, products_at
+from sharedmlp.ops.cpu.sort import stable_order
 from sharedmlp.ops.cpu.sums import MomentSums, PartialSums
 from sharedmlp.ops.cpu.threads import run_chunks
-from sharedmlp.ops.cpu.tiles import Tile, split_clouds
+from sharedmlp.ops.cpu.tiles import Tile
 from sharedmlp.ops.cpu.workspace import workspace
 from sharedmlp.ops.interface import FoldedLinear
-from sharedmlp.ops.reference import first_rows
 
 # Numbers gathered for the gradients at a time, so that they stay in the caches.
 GATHERED = 2**19
-
-
-class RowTiles(Protocol):
-    """Rows `(M, C)` of G clouds, in tiles."""
-
-    @property
-    def chunks(self) -> list[list[Tile]]:
-        """The tiles, each chunk's one after another; a cloud is never in two chunks."""
-
-    @property
-    def num_groups(self) -> int:
-        """How many clouds there are, G."""
-
-    def rows(self, tile: Tile) -> Tensor:
-        """Return the rows of a tile `(g, n, C)` or `(1, m, C)`; may be in the workspace."""
-
-    def first_rows(self) -> Tensor:
-        """Return the first row of each cloud, `(G, C)`."""
-
-
-class RowGradients(Protocol):
-    """What takes the gradients of such rows."""
-
-    def out(self, tile: Tile) -> Tensor | None:
-        """Return where to write the gradient of a tile `(m, C)`; None if nobody wants it."""
-
-    def add(self, chunk: int, tile: Tile, gradient: Tensor, rows: Tensor) -> None:
-        """Take what was written there, with the rows as `RowTiles.rows` returned them."""
-
-
-class CloudTiles:
-    """Rows that lie in memory: `(G, N, C)`, or `(1, M, C)` with lengths."""
-
-    def __init__(
-        self, clouds: Tensor, lengths: Sequence[int] = (), size: int | None = None
-    ) -> None:
-        """Split them into tiles of this size at most; see `split_clouds`."""
-        self._clouds, self._lengths = clouds, lengths
-        self.chunks = split_clouds(clouds, lengths, size)
-        self.num_groups = len(lengths) or len(clouds)
-
-    def rows(self, tile: Tile) -> Tensor:
-        """Return a view of them."""
-        return tile.of(self._clouds)
-
-    def first_rows(self) -> Tensor:
-        """Return the first row of each cloud, `(G, C)`."""
-        if not self._lengths:
-            return self._clouds[:, 0]
-        return self._clouds[0, first_rows(self._clouds, self._lengths)]
-
-
-class CloudGradients:
-    """Gradients that lie in memory, as the clouds do.
-
-    Attributes:
-        total: The gradient of the clouds; without rows if nobody wants it.
-    """
-
-    def __init__(self, clouds: Tensor, is_needed: bool) -> None:
-        like = clouds if is_needed else clouds[:0]
-        self.total = torch.empty_like(like, memory_format=torch.contiguous_format)
-        self._is_needed = is_needed
-
-    def out(self, tile: Tile) -> Tensor | None:
-        """Return their own place."""
-        return tile.rows(self.total) if self._is_needed else None
-
-    def add(self, chunk: int, tile: Tile, gradient: Tensor, rows: Tensor) -> None:
-        """Nothing is left to do."""
 
 
 def folded_linear(
@@ -253,10 +182,7 @@ def _sums_by_row(
         factors: As many.
         num_rows: How many rows the result has.
     """
-    keys = rows.numpy()
-    # numpy sorts 16 bits by radix, in a tenth of the time
-    order = np.argsort(keys.astype(np.uint16) if num_rows <= 2**16 else keys, kind="stable")
-    by_row = torch.from_numpy(order)
+    by_row = stable_order(rows, num_rows)
     counts = torch.bincount(rows, minlength=num_rows)
     return functional.embedding_bag(
         chosen.reshape(-1)[by_row],

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.argmax_tiles import CloudTiles, RowTiles
+from sharedmlp.ops.cpu.row_tiles import CloudTiles, RowTiles
 from sharedmlp.ops.cpu.threads import run_chunks
 from sharedmlp.ops.cpu.tiles import Tile, split_clouds, split_rows, tile_points
 from sharedmlp.ops.cpu.workspace import workspace

@@ -20,13 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharedmlp.ops.cpu.argmax_tiles import (
-    CloudGradients,
-    CloudTiles,
-    folded_linear,
-    search_tiles,
-    tile_gradients,
-)
+from sharedmlp.ops.cpu.argmax_tiles import folded_linear, search_tiles, tile_gradients
+from sharedmlp.ops.cpu.row_tiles import CloudGradients, CloudTiles
 from sharedmlp.ops.cpu.sums import moment_gradients
 from sharedmlp.ops.custom_op import custom_op
 from sharedmlp.ops.interface import FoldedLinear, LinearArgmax

@@ -1,10 +1,11 @@
-"""The searches as plain operations of torch, which torch.export records and ONNX has.
+"""The searches as plain operations: torch.export records them, ONNX has them, torch.func maps them.
 
 Nothing depends on the values or makes a number of a size, so a recorded search takes any number of
 clouds and of points. Distances are in float64, as in the searches themselves, and in up to eight
 channels the same bits. What differs: in more channels, distances that agree to about 14 digits are
-ties; the k nearest may take another of several points at the k-th distance than the lowest row
-(ONNX Runtime takes the lowest); memory holds all pairs, 8 bytes each and more; nothing is checked.
+ties; an exported search for the k nearest may take another of several points at the k-th distance
+than the lowest row (ONNX Runtime takes the lowest); memory holds all pairs, 8 bytes each and more;
+nothing is checked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _NO_ROW = 2**62
 
 
 def exported_as(plain: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a decorator that lets torch.export record another function in place of a search.
+    """Make a decorator that shows torch.export and torch.func another function than a search.
 
     Args:
         plain: The other function; it takes no batch vectors and no seed.
@@ -38,14 +39,15 @@ def exported_as(plain: Callable[..., Any]) -> Callable[[Callable[P, R]], Callabl
     def decorate(search: Callable[P, R]) -> Callable[P, R]:
         @wraps(search)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not torch_internals.is_exporting():
+            if not (torch_internals.is_exporting() or _are_transformed(*args, *kwargs.values())):
                 return search(*args, **kwargs)
             given = {name: value for name, value in kwargs.items() if value is not None}
             unknown = sorted(given.keys() & {"batch", "queries_batch", "centers_batch", "seed"})
             if unknown:
                 raise RuntimeError(
-                    f"{search.__name__} cannot be exported with {' and '.join(unknown)}: pass "
-                    "clouds of one size (B, N, C), or rows that were found before"
+                    f"{search.__name__} cannot be exported or transformed with "
+                    f"{' and '.join(unknown)}: pass clouds of one size (B, N, C), or rows that "
+                    "were found before"
                 )
             return plain(*args, **given)  # type: ignore[no-any-return]
 
@@ -54,11 +56,22 @@ def exported_as(plain: Callable[..., Any]) -> Callable[[Callable[P, R]], Callabl
     return decorate
 
 
+def _are_transformed(*arguments: object) -> bool:
+    """Return whether a transform of torch.func sees a search with these arguments."""
+    if torch.compiler.is_compiling() or not torch_internals.transforms_are_active():
+        return False
+    return any(isinstance(argument, Tensor) for argument in arguments)
+
+
 def k_nearest(points: Tensor, k: int, queries: Tensor | None = None) -> Tensor:
     """Do what `sharedmlp.neighbors.k_nearest` does."""
     distances = _distances(points, points if queries is None else queries)
     # Columns of no point, for clouds of fewer than k.
-    found = pad(distances, (0, k - 1), value=torch.inf).topk(k, largest=False).indices
+    distances = pad(distances, (0, k - 1), value=torch.inf)
+    if torch_internals.is_exporting():
+        found = distances.topk(k, largest=False).indices
+    else:  # which ONNX does not have
+        found = distances.sort(stable=True, dim=-1).indices[..., :k]
     return torch.where(found < points.shape[-2], found, found[..., :1])
 
 
@@ -93,8 +106,14 @@ def farthest_points(points: Tensor, num_samples: int, *, start: int = 0) -> Tens
 
     remaining = torch.full_like(rows[..., 0], torch.inf)
     steps = torch.arange(num_samples - 1, device=points.device)
-    *_, found = torch_internals.record_scan(step, (remaining, first), steps, (rows,))
-    return torch.cat([first[:, None], found.movedim(0, 1)], 1)
+    if torch_internals.is_exporting():
+        *_, found = torch_internals.record_scan(step, (remaining, first), steps, (rows,))
+        return torch.cat([first[:, None], found.movedim(0, 1)], 1)
+    samples, current = [first], first
+    for _ in range(num_samples - 1):
+        remaining, current, sample = step(remaining, current, steps, rows)
+        samples.append(sample)
+    return torch.stack(samples, 1)
 
 
 def _distances(points: Tensor, queries: Tensor) -> Tensor:

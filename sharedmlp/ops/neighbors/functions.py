@@ -19,6 +19,7 @@ from sharedmlp.ops.neighbors.inputs import (
     split_clouds,
     to_batch,
     to_count,
+    to_int,
     to_points,
     to_users,
 )
@@ -243,9 +244,7 @@ def _first_samples(
     if counts and min(counts) == 0:
         raise ValueError("points has no rows to choose from")
     if seed is None:
-        first = 0 if start is None else start
-        if isinstance(first, bool) or not isinstance(first, int):
-            raise TypeError(f"start is an int, got {first!r}")
+        first = 0 if start is None else to_int(start, "start")
         if counts and not 0 <= first < min(counts):
             raise ValueError(
                 f"start is a row of every cloud, from 0 to {min(counts) - 1}, got {first}"

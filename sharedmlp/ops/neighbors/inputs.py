@@ -24,7 +24,7 @@ def to_points(array: Tensor | NDArray[Any], name: str) -> Tensor:
     """Return coordinates as float64, without a gradient.
 
     Raises:
-        RuntimeError: If torch.jit.trace is active.
+        RuntimeError: If torch.jit.trace or a transform of torch.func is active.
         TypeError: If it is not a tensor or array of floating-point numbers.
         ValueError: If the shape is not `(B, N, C)` or `(N, C)`, or a number is NaN, infinite or
             beyond 1e150.
@@ -33,6 +33,11 @@ def to_points(array: Tensor | NDArray[Any], name: str) -> Tensor:
         raise RuntimeError(
             "a trace would record the neighbors of this input as constants: pass neighbors that "
             "were found before, or find them with plain operations"
+        )
+    if torch_internals.transforms_are_active():
+        raise RuntimeError(
+            "a transform of torch.func cannot see into this search: search before the transform, "
+            "and pass what was found"
         )
     if isinstance(array, np.ndarray) and array.dtype in (np.float16, np.float32, np.float64):
         points = torch.from_numpy(np.array(array, dtype=np.float64))
@@ -94,12 +99,21 @@ def to_count(value: int, name: str) -> int:
         TypeError: If it is not an int.
         ValueError: If it is less than 1.
     """
-    if isinstance(value, bool):
-        raise TypeError(f"{name} is an int, got {value}")
-    count = operator.index(value)
+    count = to_int(value, name)
     if count < 1:
         raise ValueError(f"{name} has to be 1 or more, got {count}")
     return count
+
+
+def to_int(value: int, name: str) -> int:
+    """Return a number that has to be an int, of NumPy's or torch's too.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is an int, got {value!r}")
+    return operator.index(value)
 
 
 def to_users(result: Tensor, like: Array) -> Array:
