@@ -1,5 +1,6 @@
 """Meshes as text, and a small tree of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,12 @@ def assert_is_box(mesh: Any, extents: Sequence[float] = (1, 2, 3), area: float =
     """Assert that a mesh has the size and the area of the box."""
     assert mesh.extents.tolist() == pytest.approx(list(extents))
     assert mesh.area == pytest.approx(area)
+
+
+def edges(polygons):
+    """What is left of the edges of polygons, or of the triangles they were cut into."""
+    net: Counter[tuple[int, int]] = Counter()
+    for polygon in polygons:
+        for a, b in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
+            net[min(a, b), max(a, b)] += (a < b) - (a > b)
+    return {edge: count for edge, count in net.items() if count}

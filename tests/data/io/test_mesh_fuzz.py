@@ -6,7 +6,6 @@ Each file is made from a seed, so that it can be made again.
 import copy
 import json
 import random
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from sharedmlp.data import MeshReadError, read_mesh
 
 from .gltf_files import BOX, FACES, Builder, box, glb, mesh
+from .meshes import edges
 from .reference_gltf import read_gltf
 from .reference_meshes import read_obj, read_ply, read_stl
 from .test_obj import GOOD as OBJ
@@ -81,15 +81,6 @@ def mutate(rng, content):
         length = rng.choice([0, 0, 1, 1, 2, 4, 8, 1000])
         changed[start : start + length] = rng.choice([b"", *TOKENS])
     return bytes(changed)
-
-
-def edges(polygons):
-    """What is left of the edges of polygons, or of the triangles they were cut into."""
-    net: Counter[tuple[int, int]] = Counter()
-    for polygon in polygons:
-        for a, b in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
-            net[min(a, b), max(a, b)] += (a < b) - (a > b)
-    return {edge: count for edge, count in net.items() if count}
 
 
 def read(path, content):
