@@ -10,9 +10,13 @@ from torch import Tensor
 
 from sharedmlp.layers.arguments import check_clouds
 from sharedmlp.layers.layout import restore_clouds
-from sharedmlp.layers.pointwise import PointwiseLayer, layer_tensors, unknown_parts
+from sharedmlp.layers.pointwise import (
+    PointwiseLayer,
+    fusable_layers,
+    layer_tensors,
+    unknown_parts,
+)
 from sharedmlp.layers.shared_mlp import SharedMLP
-from sharedmlp.ops.gate import module_reasons, visible_reasons
 from sharedmlp.ops.max_mean import max_mean_reasons, plan_max_mean, run_max_mean
 from sharedmlp.ops.plan import Plan
 
@@ -83,14 +87,9 @@ class SharedMLPMaxMeanPool(SharedMLP):
         must: bool,
         needs_indices: bool = False,
     ) -> Plan:
-        *hidden, last = self._pointwise()
-        reasons = visible_reasons(x, [last], must=must) + unknown_parts(last)
+        layers, reasons = fusable_layers(x, self._pointwise(), must=must)
         if reasons:
-            return Plan("plain", (), tuple(dict.fromkeys(reasons)))
-        seen = [reason for layer in hidden for reason in module_reasons(layer)]
-        for layer in hidden:
-            seen += unknown_parts(layer)
-        layers = [layer_tensors(layer) for layer in ([last] if seen else [*hidden, last])]
+            return Plan("plain", (), tuple(reasons))
         return plan_max_mean(layers, rows, num_clouds or 1, must=must)
 
     def _structural_reasons(self) -> list[str]:

@@ -11,12 +11,16 @@ from torch import Tensor
 
 from sharedmlp.layers.arguments import check_clouds
 from sharedmlp.layers.layout import restore_clouds
-from sharedmlp.layers.pointwise import PointwiseLayer, layer_tensors, unknown_parts
+from sharedmlp.layers.pointwise import (
+    PointwiseLayer,
+    fusable_layers,
+    layer_tensors,
+    unknown_parts,
+)
 from sharedmlp.layers.shared_mlp import SharedMLP
 from sharedmlp.ops import torch_internals
 from sharedmlp.ops.disable_compile import disable_compile
 from sharedmlp.ops.fused import run_max
-from sharedmlp.ops.gate import module_reasons, visible_reasons
 from sharedmlp.ops.plan import Plan, make_plan, max_reasons
 from sharedmlp.ops.segments import Segments, check_batch, check_mask, segment_max
 
@@ -203,15 +207,11 @@ class SharedMLPMaxPool(SharedMLP):
         must: bool,
         needs_indices: bool = False,
     ) -> Plan:
-        *hidden, last = self._pointwise()
-        reasons = visible_reasons(x, [last], must=must) + unknown_parts(last)
+        layers, reasons = fusable_layers(x, self._pointwise(), must=must)
         if reasons:
-            return Plan("plain", (), tuple(dict.fromkeys(reasons)))
-        seen = [reason for layer in hidden for reason in module_reasons(layer)]
-        for layer in hidden:
-            seen += unknown_parts(layer)
+            return Plan("plain", (), tuple(reasons))
         return make_plan(
-            [layer_tensors(layer) for layer in ([last] if seen else [*hidden, last])],
+            layers,
             rows,
             num_clouds,
             needs_indices=needs_indices,

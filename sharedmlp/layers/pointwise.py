@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedmlp.layers.backend import BACKENDS, BATCH_NORMS, Backend, pointwise_linear
 from sharedmlp.layers.sync_norm import is_distributed, sharing_group
+from sharedmlp.ops.gate import module_reasons, visible_reasons
 from sharedmlp.ops.layer import Activation, BatchNorm, PointwiseTensors
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -155,3 +156,26 @@ def _activation(module: nn.Module | None) -> Activation | None:
         return Activation("gelu", float(module.approximate == "tanh"))
     name = _NAMES.get(type(module))
     return None if name is None else Activation(name)
+
+
+def fusable_layers(
+    x: Tensor, layers: Sequence[PointwiseLayer], *, must: bool
+) -> tuple[list[PointwiseTensors], list[str]]:
+    """Return what of a shared MLP before a pool may run fused: all layers, or the last alone.
+
+    Args:
+        x: The input.
+        layers: The layers.
+        must: As in `visible_reasons`.
+
+    Returns:
+        The layers, and why even the last one cannot: then there are none.
+    """
+    *hidden, last = layers
+    reasons = visible_reasons(x, [last], must=must) + unknown_parts(last)
+    if reasons:
+        return [], list(dict.fromkeys(reasons))
+    seen = [reason for layer in hidden for reason in module_reasons(layer)]
+    for layer in hidden:
+        seen += unknown_parts(layer)
+    return [layer_tensors(layer) for layer in ([last] if seen else layers)], []

@@ -99,6 +99,7 @@ class PointCloudDataModule(pl.LightningDataModule):
         test_votes: int = 1,
     ) -> None:
         super().__init__()
+        self._features: tuple[str, ...] = ()
         if test_votes < 1:
             raise ValueError(f"test_votes is at least 1, the cloud itself, got {test_votes}")
         self.num_points = num_points
@@ -132,8 +133,17 @@ class PointCloudDataModule(pl.LightningDataModule):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What a point has besides its coordinates, by name, of `FEATURE_CHANNELS`."""
-        return ()
+        """What a point has besides its coordinates, by name, of `FEATURE_CHANNELS`.
+
+        Checked here and not in the constructor, whose errors jsonargparse wraps.
+
+        Raises:
+            DataError: If there is no such feature.
+        """
+        unknown = [name for name in self._features if name not in FEATURE_CHANNELS]
+        if unknown:
+            raise DataError(f"features are {', '.join(FEATURE_CHANNELS)}, got {unknown[0]!r}")
+        return self._features
 
     @property
     def in_channels(self) -> int:

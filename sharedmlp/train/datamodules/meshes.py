@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedmlp.data import (
-    FEATURE_CHANNELS,
     SHAPE_CLASSES,
-    DataError,
     MissingDataError,
     PointCloudStore,
     check_classes,
@@ -70,15 +68,6 @@ class MeshTreeDataModule(PointCloudDataModule):
         class_names = find_class_names(self.root)
         check_classes(self.root, class_names)
         return list(class_names)
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The features that were asked for.
-
-        Raises:
-            DataError: If there is no such feature.
-        """
-        return _check_features(self._features)
 
     def has_split(self, split: Split) -> bool:
         """Return whether a file belongs to the split."""
@@ -162,15 +151,6 @@ class HDF5DataModule(PointCloudDataModule):
         check_classes(self.root, class_names)
         return list(class_names)
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The features that were asked for.
-
-        Raises:
-            DataError: If there is no such feature.
-        """
-        return _check_features(self._features)
-
     def has_split(self, split: Split) -> bool:
         """Return whether there is a list of the split's files."""
         return (self.root / f"{split}_files.txt").is_file()
@@ -197,15 +177,3 @@ def _list_features(features: str | list[str] | None, *more: str) -> tuple[str, .
     """Return the features by name, each once."""
     names = [features] if isinstance(features, str) else features or []
     return tuple(dict.fromkeys([*more, *names]))
-
-
-def _check_features(features: tuple[str, ...]) -> tuple[str, ...]:
-    """Return features that there are; by constructors uncalled, as jsonargparse wraps their errors.
-
-    Raises:
-        DataError: If there is no such feature.
-    """
-    unknown = [name for name in features if name not in FEATURE_CHANNELS]
-    if unknown:
-        raise DataError(f"features are {', '.join(FEATURE_CHANNELS)}, got {unknown[0]!r}")
-    return features
