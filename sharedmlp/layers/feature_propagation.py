@@ -24,7 +24,8 @@ class FeaturePropagation(nn.Module):
     weights have no gradient, and of fewer than three centers all are used. Deviation: no bias
     before a batch norm, which would subtract it again.
 
-    Gradients reach both features, never the coordinates. The layer cannot be traced or exported.
+    Gradients reach both features, never the coordinates. `torch.export` and ONNX take the layer,
+    `torch.jit.trace` does not.
 
     Shape:
         `points (B, N, D)`, `centers (B, Q, D)`, `center_features (B, Q, E)` and

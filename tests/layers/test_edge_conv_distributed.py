@@ -1,6 +1,8 @@
-"""Edge convolution in two gloo processes that share the statistics of batch norm."""
+"""Edge convolution in several gloo processes that share the statistics of batch norm."""
 
+import pytest
 import torch
+from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from sharedmlp.layers.edge_conv import EdgeConv
@@ -8,8 +10,8 @@ from tests.formula import randomize, scale_of
 from tests.processes import run_processes
 from tests.tolerances import assert_close
 
-# Three clouds here, one there.
-SHARES = [slice(0, 3), slice(3, 4)]
+# Of four clouds, by the number of processes: three here and one there, or one each.
+SHARES = {2: [slice(0, 3), slice(3, 4)], 4: [slice(i, i + 1) for i in range(4)]}
 WIDTHS = [[3, 8], [3, 4, 8]]
 
 
@@ -35,15 +37,16 @@ def run(layer, share):
     return y.detach(), x.grad
 
 
-def check(rank, widths):
+def check(rank, shares, widths):
     layer, whole = make(widths, "sync_batch"), make(widths, "batch", fused=False)
-    share = SHARES[rank]
+    share = shares[rank]
     got = run(DistributedDataParallel(layer), share)
     want = [tensor[share] for tensor in run(whole, slice(None))]
     for value, expected, name in zip(got, want, ("output", "input gradient"), strict=True):
         assert_close(value, expected, kind="fused", name=name)
-    # DistributedDataParallel averages over the two processes.
-    gradients = {name: parameter.grad / 2 for name, parameter in whole.named_parameters()}
+    # DistributedDataParallel averages over the processes.
+    count = len(shares)
+    gradients = {name: parameter.grad / count for name, parameter in whole.named_parameters()}
     scale = max(map(scale_of, gradients.values()))
     for name, parameter in layer.named_parameters():
         assert_close(parameter.grad, gradients[name], kind="fused", scale=scale, name=name)
@@ -53,9 +56,10 @@ def check(rank, widths):
 
 def work(rank, folder):
     for widths in WIDTHS:
-        check(rank, widths)
+        check(rank, SHARES[distributed.get_world_size()], widths)
     return rank
 
 
-def test_two_processes_are_one(tmp_path):
-    assert run_processes(2, work, tmp_path) == [0, 1]
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_are_one(tmp_path, world_size):
+    assert run_processes(world_size, work, tmp_path) == list(range(world_size))

@@ -68,6 +68,22 @@ def test_backends_share_checkpoints():
         layer.load_state_dict(layers[0].state_dict())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_export_takes_any_number_of_points_and_centers(backend):
+    layer = make(backend=backend).eval()
+
+    def inputs(num_points, num_centers):
+        sizes = [(num_points, 3), (num_centers, 3), (num_centers, 7), (num_points, 2)]
+        return tuple(cloud(2, *size, seed=seed) for seed, size in enumerate(sizes))
+
+    points, centers = torch.export.Dim("points", min=2), torch.export.Dim("centers", min=2)
+    shapes = [{1: points}, {1: centers}, {1: centers}, {1: points}]
+    program = torch.export.export(layer, inputs(11, 5), dynamic_shapes=shapes)
+    assert "sharedmlp" not in str(program.graph)
+    for sizes in ((11, 5), (4, 2), (30, 9)):
+        assert_close(program.module()(*inputs(*sizes)), layer(*inputs(*sizes)), kind="fused")
+
+
 def test_gradcheck():
     layer = make()
     points, centers = cloud(2, 7, 3), cloud(2, 4, 3, seed=2)

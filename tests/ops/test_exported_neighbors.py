@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from sharedmlp.neighbors import ball_query, farthest_points, k_nearest
+from sharedmlp.neighbors import (
+    ball_query,
+    farthest_points,
+    interpolation_weights,
+    k_nearest,
+)
+from tests.tolerances import assert_close
 
 
 class Searches(nn.Module):
@@ -21,6 +27,9 @@ class Searches(nn.Module):
             ball_query(points, torch.cat([centers, centers + 3], 1), 0.5, 4),
             k_nearest(points, 5),
             k_nearest(wide, 5),
+            # of two centers, one of them twice, and of more than three
+            *interpolation_weights(points, centers[:, :1] + torch.tensor([[0.0], [1.0]])),
+            *interpolation_weights(points, centers),
         )
 
 
@@ -39,7 +48,7 @@ def check(network, *, with_ties):
         for number, (found, want) in enumerate(zip(network(points), expected, strict=True)):
             assert found.dtype == want.dtype
             if number < (3 if with_ties else 2) or points.shape[1] > 30:
-                assert torch.equal(found, want)
+                assert_close(found, want)
 
 
 @pytest.fixture(scope="module")

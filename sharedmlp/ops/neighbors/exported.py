@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sharedmlp.ops import torch_internals
+from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.neighbors.distances import sum_pairwise
 
 P = ParamSpec("P")
@@ -26,6 +27,8 @@ R = TypeVar("R")
 
 # With more channels products of matrices take less time and memory than differences.
 _MAX_EXACT = 8
+# Added to squared distances before their reciprocals are taken, as the field's code does.
+EPSILON = 1e-8
 _NO_ROW = 2**62
 
 
@@ -84,6 +87,22 @@ def ball_query(points: Tensor, centers: Tensor, radius: float, k: int) -> Tensor
     first = found[..., :1]
     first = torch.where(first < _NO_ROW, first, distances.argmin(-1, keepdim=True))
     return torch.where(found < _NO_ROW, found, first)
+
+
+def interpolation_weights(points: Tensor, centers: Tensor, k: int = 3) -> tuple[Tensor, Tensor]:
+    """Do what `sharedmlp.neighbors.interpolation_weights` does."""
+    if points.ndim == 2:
+        found, weights = interpolation_weights(points[None], centers[None], k)
+        return found[0], weights[0]
+    found = k_nearest(centers, k, points)
+    near = gather_rows(centers.detach().double(), found)
+    distances = sum_pairwise((near - points.detach().double()[:, :, None]).square(), -1)
+    # Divided by it: ONNX Runtime drops an addend of 1e-8 as if it were zero.
+    weights = 1 / (distances / EPSILON + 1)
+    # Of fewer centers than k the nearest is repeated.
+    repeated = (found == found[..., :1]) & (torch.arange(k, device=found.device) > 0)
+    weights = weights.masked_fill(repeated, 0)
+    return found, (weights / sum_pairwise(weights, -1)[..., None]).to(points.dtype)
 
 
 def farthest_points(points: Tensor, num_samples: int, *, start: int = 0) -> Tensor:

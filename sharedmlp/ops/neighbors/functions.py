@@ -11,7 +11,7 @@ from torch import Tensor
 from sharedmlp.ops.disable_compile import disable_compile
 from sharedmlp.ops.neighbors import exported
 from sharedmlp.ops.neighbors.distances import squared_distances, sum_pairwise
-from sharedmlp.ops.neighbors.exported import exported_as
+from sharedmlp.ops.neighbors.exported import EPSILON, exported_as
 from sharedmlp.ops.neighbors.farthest import search_farthest
 from sharedmlp.ops.neighbors.inputs import (
     Array,
@@ -24,9 +24,6 @@ from sharedmlp.ops.neighbors.inputs import (
     to_users,
 )
 from sharedmlp.ops.neighbors.search import search_ball, search_nearest
-
-# Added to squared distances before their reciprocals are taken, as the field's code does.
-_EPSILON = 1e-8
 
 
 @exported_as(exported.k_nearest)
@@ -162,6 +159,7 @@ def farthest_points(
         return to_users(_sample(rows, clouds, num_samples, start, seed), points)
 
 
+@exported_as(exported.interpolation_weights)
 @disable_compile
 def interpolation_weights(
     points: Array,
@@ -202,7 +200,7 @@ def interpolation_weights(
         if found.ndim == 3:
             where = (torch.arange(len(found), device=found.device)[:, None, None], found)
         distances = squared_distances(pairs.points[where], pairs.queries[..., None, :])
-        weights = 1 / (distances + _EPSILON)
+        weights = 1 / (distances + EPSILON)
         weights[..., 1:].masked_fill_(found[..., 1:] == found[..., :1], 0)
         weights /= sum_pairwise(weights, -1)[..., None]
     if isinstance(points, Tensor):
