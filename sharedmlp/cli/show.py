@@ -77,8 +77,8 @@ def run(args: Sequence[str]) -> None:
     is_picture = options.output.suffix == ".png"
     if is_picture and len(files) > _MOST_DRAWN:
         parser.error(
-            f"{len(files)} files are too many for a picture: name at most {_MOST_DRAWN}, or write a "
-            "page with --output clouds.html"
+            f"{len(files)} files are too many for a picture: name at most {_MOST_DRAWN}, or write "
+            "a page with --output clouds.html"
         )
     model = load_network(parser, options.ckpt_path)
     views: list[View] = []

@@ -97,7 +97,7 @@ def check_clouds(clouds: Sequence[ArrayLike], titles: Sequence[str]) -> list[NDA
 def _make_panels(
     clouds: Sequence[ArrayLike], titles: Sequence[str], up_axis: str
 ) -> list[NDArray[np.float64]]:
-    """Return the coordinates of clouds as they are drawn: z up, the farthest point at distance 1."""
+    """Return the coordinates of clouds as they are drawn: z up, the farthest at distance 1."""
     panels = [turn_up_axis(points, up_axis, "z") for points in check_clouds(clouds, titles)]
     largest = max(float(np.linalg.norm(points, axis=1).max(initial=0.0)) for points in panels)
     return [points / (largest or 1.0) for points in panels]

@@ -21,7 +21,7 @@ class CriticalPoints(NamedTuple):
     Attributes:
         rows: `(K,)` int64, ascending; at most as many as the global feature has channels. Channels
             that ReLU makes zero at all points have no winner.
-        channels: `(K,)` int64, how many channels each reaches the maximum of, ties included.
+        channels: `(K,)` int64, how many channels each wins.
     """
 
     rows: Tensor
@@ -59,9 +59,11 @@ def find_critical_points(model: PointCloudModel, points: Tensor) -> CriticalPoin
     checked = _check_model(model)
     output: Any = model.forward_detailed(points[None])
     rows = checked.critical_points(output)
-    reached = checked.point_features(points[rows], output) >= _limit(output, -_ROUNDING)
+    winners = checked.point_features(points[rows], output).argmax(dim=0)
     # A maximum of zero is ReLU's: all points reach it, and none wins.
-    return CriticalPoints(rows, (reached & (output.global_feature != 0)).sum(dim=1))
+    channels = winners[output.global_feature[0] != 0].bincount(minlength=len(rows))
+    # Of two that are equal but for rounding, the other may win here; both are critical.
+    return CriticalPoints(rows, channels.clamp(min=1))
 
 
 @torch.no_grad()
@@ -93,7 +95,7 @@ def find_critical_sets(
     """
     checked = _check_model(model)
     output: Any = model.forward_detailed(points[None])
-    limit = _limit(output, _ROUNDING)
+    limit = output.global_feature + _ROUNDING * output.global_feature.abs().max()
     radius = points.norm(dim=1).max()
     edge = torch.linspace(-1.0, 1.0, resolution, dtype=points.dtype, device=points.device) * radius
     layer = torch.cartesian_prod(edge, edge)
@@ -105,12 +107,6 @@ def find_critical_sets(
             found.append(grid[inside])
     spacing = 2 * float(radius) / max(resolution - 1, 1)
     return CriticalSets(points[checked.critical_points(output)], torch.cat(found), spacing)
-
-
-def _limit(output: Any, rounding: float) -> Tensor:
-    """Return the maxima `(1, D)`, moved up by what the features of other batches round apart."""
-    limit: Tensor = output.global_feature + rounding * output.global_feature.abs().max()
-    return limit
 
 
 def _check_model(model: PointCloudModel) -> MaxPooledModel:

@@ -101,14 +101,14 @@ def _grouped_cloud(model: GroupingModel, points: Tensor, point: int, details: bo
     xyz = points[:, :3]
     chosen = nearest_center(groups, xyz, point)
     kinds = torch.zeros(len(points), dtype=torch.int64)
-    kinds[groups.neighbors[chosen]] = 2
     kinds[groups.centers] = 1
-    names = ("no center", "center", "in the ball around the marked center")
+    kinds[groups.neighbors[chosen]] = 2
+    names = ("not a center", "center", "in the ball around the marked center")
     neighbors = None
     if details:
         nearest = k_nearest(xyz[groups.centers], 1, xyz)[:, 0]
         neighbors = torch.cat([groups.centers[:, None], groups.neighbors], dim=1)[nearest]
-    name = f"centers and one ball of radius {groups.radius:g}"
+    name = f"first level, radius {groups.radius:g}"
     coloring = Coloring(name, kinds, names, background=[0], neighbors=neighbors)
     return ColoredCloud(xyz, colorings=[coloring], marked=int(groups.centers[chosen]))
 

@@ -1,11 +1,10 @@
 """Point clouds as a page to turn them in: one HTML file that needs no network.
 
-The page draws by about 700 lines of its own (`template/`), 35 KB in each file, and not by a library.
-plotly.js puts 4.5 MB into every file (1.5 MB in its smallest build with 3D) and needs `eval` or a
-build of its own under a Content-Security-Policy; three.js is 0.7 MB that would have to be vendored and
-updated, for one draw call and one matrix; k3d and pythreejs need Jupyter; Potree and deck.gl are made
-for tiles from a server. None of them draws without WebGL, and none has the labels, legends, pages and
-keys, which are most of these lines.
+It draws by scripts of its own (`template/`), 45 KB in each file, and not by a library: plotly.js
+puts 3 to 5 MB into every file and needs a build of its own under a strict Content-Security-Policy;
+three.js would have to be kept here and updated, for one draw call and one matrix; k3d and pythreejs
+are made for Jupyter, Potree and deck.gl for tiles from a server. None of them draws without WebGL,
+and none has the labels, legends, screens and keys, which are most of these scripts.
 """
 
 from __future__ import annotations
@@ -177,8 +176,8 @@ def _pack_coloring(coloring: Coloring, num_points: int) -> dict[str, Any]:
         classes = coloring.class_names
         if values.shape != (num_points,):
             raise ValueError(
-                f"coloring {coloring.name!r}: expected {num_points} values, one for each point, got "
-                f"shape {values.shape}"
+                f"coloring {coloring.name!r}: expected {num_points} values, one for each point, "
+                f"got shape {values.shape}"
             )
         if classes is not None:
             _check_integers(coloring.name, "classes", values, len(classes))
@@ -189,8 +188,8 @@ def _pack_coloring(coloring: Coloring, num_points: int) -> dict[str, Any]:
         neighbors = np.asarray(coloring.neighbors)
         if neighbors.ndim != 2 or len(neighbors) != num_points or not neighbors.size:
             raise ValueError(
-                f"coloring {coloring.name!r}: expected neighbors ({num_points}, 1 or more), got shape "
-                f"{neighbors.shape}"
+                f"coloring {coloring.name!r}: expected neighbors ({num_points}, 1 or more), got "
+                f"shape {neighbors.shape}"
             )
         _check_integers(coloring.name, "neighbors", neighbors, num_points)
         packed |= {"neighbors": _pack(_shrink(neighbors)), "width": neighbors.shape[1]}

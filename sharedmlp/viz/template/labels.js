@@ -57,7 +57,7 @@ function labelOf(screen, pane, row) {
 function legendLine(color, text, count, visible, onClick) {
   const swatch = element("i");
   swatch.style.background = color;
-  const line = element("button", { type: "button", onclick: onClick, disabled: !onClick }, swatch, text);
+  const line = element(onClick ? "button" : "div", { className: "line", onclick: onClick || null }, swatch, text);
   if (onClick) line.setAttribute("aria-pressed", String(visible));
   if (count !== undefined) line.append(element("small", {}, number(count)));
   return line;
@@ -82,18 +82,20 @@ function legendOf(pane, theme, refresh) {
         refresh();
       }));
     });
-  } else if (high > low && (!pane.isHeight || coloring.legend)) {
+  } else if (high > low && (!pane.isHeight || coloring.alone)) {
     legend.classList.add("scale");
     const ramp = element("div", { className: "ramp" });
     const stops = [0, 0.25, 0.5, 0.75, 1].map((share) => css(rampColor(share, theme)));
     ramp.style.background = `linear-gradient(to right, ${stops.join(",")})`;
     const ends = pane.isHeight ? ["low", "high"] : [number(low), number(high)];
     if (coloring.reversed) ends.reverse();
-    legend.append(element("div", {}, pane.isHeight ? "height" : coloring.name || "value"), ramp);
+    const name = pane.isHeight ? "height" : coloring.name || "value";
+    if (coloring.alone) legend.append(element("div", {}, name));  // or it stands above the pane
+    legend.append(ramp);
     legend.append(element("div", { className: "ends" }, ...ends.map((text) => element("span", {}, text))));
     if (pane.missing) legend.append(legendLine(css(theme.faint), "none", pane.missing));
   }
-  if (!rows && cloud.marked !== null) legend.append(legendLine(css(theme.large), "marked point"));
+  if (!rows && cloud.marked !== null && coloring === cloud.colorings[0]) legend.append(legendLine(css(theme.large), "marked point"));
   if (outline) {
     const color = css(mix(theme.background, theme.outline, 0.5));
     const { name, xyz, visible } = cloud.outline;

@@ -5,6 +5,7 @@ const index = JSON.parse($("index").textContent);  // the titles of all screens
 const START = { azimuth: -57 * Math.PI / 180, elevation: 22 * Math.PI / 180, zoom: 1, panX: 0, panY: 0 };
 const SLOP = { mouse: 8, touch: 24 };  // how near to a point is at it, in CSS pixels
 const MOST_KEPT = 6;  // screens that stay decoded
+const FEW_POINTS = 10000, MOST_STEPS = 16;  // of a cloud that moves; a stride in WebGL ends at 255 bytes
 
 const camera = { ...START };
 const kept = new Map();
@@ -76,7 +77,7 @@ function arrange() {
   $("panes").replaceChildren(...panes.map((pane) => {
     if (pane.tints) renderer.forget(pane.tints);
     pane.tints = tint(pane, theme);
-    pane.coloring.legend = panes.length === 1;
+    pane.coloring.alone = panes.length === 1;
     pane.coloring.outline = pane === pane.cloud.panes[0];
     pane.legend = legendOf(pane, theme, arrange);
     pane.heading = element("h2");
@@ -121,7 +122,10 @@ function layOut() {
     const head = pane.heading.offsetHeight, foot = pane.legend.offsetHeight;
     // Above the legend if that makes the cloud no smaller.
     const free = Math.max(Math.min(w, h - head), h - head - foot - 12);
-    pane.rect = scaled({ x, y: y + head, width: w, height: free });
+    // And beside it, as far as there is room.
+    const room = Math.max(0, w - free) / 2, aside = pane.legend.childElementCount ? pane.legend.offsetWidth + 12 : 0;
+    const shift = free < h - head ? 0 : Math.min(2 * room, Math.max(0, 2 * (aside - room)));
+    pane.rect = scaled({ x: x + shift, y: y + head, width: w - shift, height: free });
     pane.clip = panes.length === 1
       ? { x: 0, y: 0, width: canvas.width, height: canvas.height } : scaled({ x, y, width: w, height: h });
     const side = Math.min(pane.rect.width, pane.rect.height);
@@ -140,7 +144,29 @@ function redraw() {
   requestAnimationFrame(drawNow);
 }
 
-function drawNow() {
+// A large cloud on a slow machine: while it moves, every second point, or fewer, until frames follow
+// each other quickly; all of them once it rests.
+let step = 1, lastFrame = 0, moving = 0;
+function adapt(time) {
+  const between = time - lastFrame;
+  lastFrame = time;
+  if (!moving) return 1;
+  const most = Math.max(...panes.map((pane) => pane.cloud.count));
+  if (between > 45 && between < 3000 && most / step > FEW_POINTS) step = Math.min(MOST_STEPS, 2 * step);
+  else if (between < 20) step = Math.max(1, step / 2);
+  return step;
+}
+
+function moved() {
+  clearTimeout(moving);
+  moving = setTimeout(() => {
+    moving = 0;
+    redraw();
+  }, 400);
+  redraw();
+}
+
+function drawNow(time) {
   waiting = false;
   const grown = Math.sqrt(camera.zoom);
   for (const pane of panes) {
@@ -152,7 +178,7 @@ function drawNow() {
       size: 0.46 * outline.spacing * Math.min(pane.rect.width, pane.rect.height) * camera.zoom,
     };
   }
-  renderer.draw(panes, camera, theme.background);
+  renderer.draw(panes, camera, theme.background, adapt(time));
   placeLabel();
 }
 
@@ -189,14 +215,20 @@ function pick(clientX, clientY, slop) {
   const x = clientX * ratio, y = clientY * ratio, pane = paneAt(x, y);
   if (!pane) return null;
   const place = placement(pane, camera), { cloud, tints } = pane;
+  const { turn: t, factor, middleX, middleY } = place, { xyz } = cloud;
   let row = -1, best = Infinity;
   for (let i = 0; i < cloud.count; i++) {
     const style = tints[4 * i + 3];
     if (style === HIDDEN) continue;
-    const spot = project(place, cloud.xyz, i);
-    const distance = Math.hypot(spot.x - x, spot.y - y) - 0.5 * pane.size * SIZES[style] / spot.w;
+    const px = xyz[3 * i], py = xyz[3 * i + 1], pz = xyz[3 * i + 2];
+    const near = t[6] * px + t[7] * py + t[8] * pz, w = 1 - PERSPECTIVE * near;
+    const reach = slop * ratio + 0.5 * pane.size * SIZES[style] / w;
+    const right = middleX + factor * (t[0] * px + t[1] * py + t[2] * pz) / w - x;
+    if (right > reach || right < -reach) continue;
+    const below = middleY - factor * (t[3] * px + t[4] * py + t[5] * pz) / w - y;
+    const distance = Math.hypot(right, below) - (reach - slop * ratio);
     if (distance > slop * ratio) continue;
-    const cost = (distance > 0 ? 100 + distance : -spot.near) + (style === FAINT ? 10 : 0);
+    const cost = (distance > 0 ? 100 + distance : -near) + (style === FAINT ? 10 : 0);
     if (cost < best) [best, row] = [cost, i];
   }
   return row < 0 ? null : { pane, row };
@@ -220,20 +252,20 @@ function zoomAt(clientX, clientY, factor) {
   const y = (clientY * ratio - rect.y - rect.height / 2) / side;
   camera.panX = x + grown * (camera.panX - x);
   camera.panY = y + grown * (camera.panY - y);
-  redraw();
+  moved();
 }
 
 function turn(x, y) {
   camera.azimuth -= x;
   camera.elevation = Math.max(-Math.PI / 2, Math.min(Math.PI / 2, camera.elevation + y));
-  redraw();
+  moved();
 }
 
 function move(x, y) {
   const { rect } = panes[0], side = Math.min(rect.width, rect.height) / ratio;
   camera.panX += x / side;
   camera.panY += y / side;
-  redraw();
+  moved();
 }
 
 function turnBack() {

@@ -1,4 +1,5 @@
-// Two ways to draw: WebGL, and a canvas without it. Both take panes with a rectangle in device pixels.
+// Two ways to draw: WebGL, and a canvas without it. Both take panes with a rectangle in device pixels,
+// and draw every `step`th point.
 
 const PERSPECTIVE = 0.22, FADE = 0.5, OUTLINE_ALPHA = 0.2;
 const SIZES = [0, 0.72, 1, 2.2];  // by HIDDEN, FAINT, NORMAL, LARGE
@@ -91,7 +92,8 @@ function createWebGL(canvas, onRestored) {
   canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
   canvas.addEventListener("webglcontextrestored", () => setUp() && onRestored());
 
-  function bind(place, array, size, type, normalized) {
+  // Every `step`th entry of an array of `size` numbers for each point.
+  function bind(place, array, size, type, normalized, step) {
     let buffer = buffers.get(array);
     if (!buffer) {
       buffer = gl.createBuffer();
@@ -101,7 +103,7 @@ function createWebGL(canvas, onRestored) {
     } else {
       gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
     }
-    gl.vertexAttribPointer(place, size, type, normalized, 0, 0);
+    gl.vertexAttribPointer(place, size, type, normalized, step * size * array.BYTES_PER_ELEMENT, 0);
   }
 
   return {
@@ -110,7 +112,7 @@ function createWebGL(canvas, onRestored) {
       gl.deleteBuffer(buffers.get(array) || null);
       buffers.delete(array);
     },
-    draw(panes, camera, background) {
+    draw(panes, camera, background, step) {
       if (gl.isContextLost()) return;
       const { width, height } = canvas;
       gl.viewport(0, 0, width, height);
@@ -129,9 +131,9 @@ function createWebGL(canvas, onRestored) {
         gl.uniform1i(places.soft, samples ? 1 : 0);
         gl.uniform1f(places.size, pane.size);
         (samples ? gl.enable : gl.disable).call(gl, gl.SAMPLE_ALPHA_TO_COVERAGE);
-        bind(places.position, cloud.xyz, 3, gl.FLOAT, false);
-        bind(places.tint, pane.tints, 4, gl.UNSIGNED_BYTE, true);
-        gl.drawArrays(gl.POINTS, 0, cloud.count);
+        bind(places.position, cloud.xyz, 3, gl.FLOAT, false, step);
+        bind(places.tint, pane.tints, 4, gl.UNSIGNED_BYTE, true, step);
+        gl.drawArrays(gl.POINTS, 0, Math.ceil(cloud.count / step));
         if (!pane.outline) continue;
         gl.disable(gl.SAMPLE_ALPHA_TO_COVERAGE);
         gl.enable(gl.BLEND);
@@ -139,7 +141,7 @@ function createWebGL(canvas, onRestored) {
         gl.depthMask(false);
         gl.uniform1f(places.alpha, OUTLINE_ALPHA);
         gl.uniform1f(places.size, pane.outline.size);
-        bind(places.position, pane.outline.xyz, 3, gl.FLOAT, false);
+        bind(places.position, pane.outline.xyz, 3, gl.FLOAT, false, 1);
         gl.disableVertexAttribArray(places.tint);
         gl.vertexAttrib4f(places.tint, ...pane.outline.color.map((value) => value / 255), NORMAL / 255);
         gl.drawArrays(gl.POINTS, 0, pane.outline.xyz.length / 3);
@@ -163,56 +165,63 @@ function createPlain(canvas) {
     return discs.get(diameter);
   }
   let image, pixels, depths;
-  function stamp(clip, spot, diameter, depth, color, alpha) {
-    const left = spot.x - diameter / 2, disc = discOf(diameter), start = Math.round(spot.y - diameter / 2);
-    for (let row = 0; row < diameter; row++) {
-      const y = start + row;
-      if (y < clip.y || y >= clip.y + clip.height) continue;
-      const from = Math.max(clip.x, Math.round(left + diameter / 2 - disc[row]));
-      const to = Math.min(clip.x + clip.width, Math.round(left + diameter / 2 + disc[row]));
-      for (let at = y * image.width + from; at < y * image.width + to; at++) {
+  const pack = (r, g, b) => 0xff000000 | b << 16 | g << 8 | r;
+
+  // A color over what was drawn; the shade of a point goes to the pixels of its disc.
+  function stamp(clip, x, y, diameter, depth, r, g, b, alpha) {
+    const disc = discOf(diameter), start = Math.round(y - diameter / 2), full = pack(r, g, b);
+    const end = Math.min(start + diameter, clip.y + clip.height);
+    for (let row = Math.max(start, clip.y); row < end; row++) {
+      const half = disc[row - start];
+      const from = row * image.width + Math.max(clip.x, Math.round(x - half));
+      const to = row * image.width + Math.min(clip.x + clip.width, Math.round(x + half));
+      for (let at = from; at < to; at++) {
         if (depth <= depths[at]) continue;
         if (alpha < 1) {
-          const old = [pixels[at] & 255, pixels[at] >> 8 & 255, pixels[at] >> 16 & 255];
-          pixels[at] = pack(mix(old, color, alpha));
+          const old = pixels[at], keep = 1 - alpha;
+          pixels[at] = pack(alpha * r + keep * (old & 255), alpha * g + keep * (old >> 8 & 255),
+            alpha * b + keep * (old >> 16 & 255));
         } else {
           depths[at] = depth;
-          pixels[at] = pack(color);
+          pixels[at] = full;
         }
       }
     }
   }
-  const pack = (color) => 0xff000000 | color[2] << 16 | color[1] << 8 | color[0];
+
+  function drawPoints({ turn: t, factor, middleX, middleY }, clip, points, background) {
+    const { xyz, tints, flat, size, alpha, step } = points;
+    for (let i = 0; i < xyz.length / 3; i += step) {
+      const style = tints ? tints[4 * i + 3] : NORMAL;
+      if (style === HIDDEN) continue;
+      const x = xyz[3 * i], y = xyz[3 * i + 1], z = xyz[3 * i + 2];
+      const near = t[6] * x + t[7] * y + t[8] * z, w = 1 - PERSPECTIVE * near;
+      const fade = FADE * Math.min(1, Math.max(0, 0.5 - 0.5 * near));
+      const shade = (k) => (1 - fade) * (tints ? tints[4 * i + k] : flat[k]) + fade * background[k];
+      stamp(clip, middleX + factor * (t[0] * x + t[1] * y + t[2] * z) / w,
+        middleY - factor * (t[3] * x + t[4] * y + t[5] * z) / w,
+        Math.max(1, Math.round(size * SIZES[style] / w)), near - (style === FAINT ? 4 : 0),
+        shade(0), shade(1), shade(2), alpha);
+    }
+  }
 
   return {
     name: "canvas",
     forget() {},
-    draw(panes, camera, background) {
+    draw(panes, camera, background, step) {
       if (!image || image.width !== canvas.width || image.height !== canvas.height) {
         image = context.createImageData(canvas.width, canvas.height);
         pixels = new Int32Array(image.data.buffer);  // little-endian, as all browsers' machines are
         depths = new Float32Array(pixels.length);
       }
-      pixels.fill(pack(background));
+      pixels.fill(pack(...background));
       depths.fill(-Infinity);
       for (const pane of panes) {
-        const place = placement(pane, camera), { cloud, tints, clip } = pane, color = [0, 0, 0];
-        const each = (xyz, size, alpha, styleOf, colorOf) => {
-          for (let i = 0; i < xyz.length / 3; i++) {
-            const style = styleOf(i);
-            if (style === HIDDEN) continue;
-            const spot = project(place, xyz, i);
-            const fade = FADE * Math.min(1, Math.max(0, 0.5 - 0.5 * spot.near));
-            for (let k = 0; k < 3; k++) color[k] = (1 - fade) * colorOf(i, k) + fade * background[k];
-            const diameter = Math.max(1, Math.round(size * SIZES[style] / spot.w));
-            stamp(clip, spot, diameter, spot.near - (style === FAINT ? 4 : 0), color, alpha);
-          }
-        };
-        each(cloud.xyz, pane.size, 1, (i) => tints[4 * i + 3], (i, k) => tints[4 * i + k]);
-        if (pane.outline) {
-          const { xyz, size, color: flat } = pane.outline;
-          each(xyz, size, OUTLINE_ALPHA, () => NORMAL, (_, k) => flat[k]);
-        }
+        const place = placement(pane, camera), { cloud, tints, size, clip, outline } = pane;
+        drawPoints(place, clip, { xyz: cloud.xyz, tints, size, alpha: 1, step }, background);
+        if (!outline) continue;
+        const seen = { xyz: outline.xyz, flat: outline.color, size: outline.size, alpha: OUTLINE_ALPHA };
+        drawPoints(place, clip, { ...seen, step: 1 }, background);
       }
       context.putImageData(image, 0, 0);
     },
