@@ -41,9 +41,10 @@ function hover(event) {
   hovered = event;
   if (!start) return;
   requestAnimationFrame(() => {
-    const { clientX, clientY } = hovered;
+    const last = hovered;
     hovered = null;
-    if (pointers.size) return;
+    if (!last || pointers.size) return;
+    const { clientX, clientY } = last;
     const found = pick(clientX, clientY, SLOP.mouse);
     if (found || (focus && !focus.pinned)) setFocus(found, false);
   });
@@ -64,6 +65,7 @@ function lift(event) {
 canvas.addEventListener("lostpointercapture", lift);
 canvas.addEventListener("pointercancel", lift);
 canvas.addEventListener("pointerleave", (event) => {
+  hovered = null;
   if (event.pointerType === "mouse" && focus && !focus.pinned) setFocus(null);
 });
 canvas.addEventListener("contextmenu", (event) => event.preventDefault());
