@@ -137,7 +137,7 @@ def _pack_screen(screen: Screen, up_axis: str) -> dict[str, Any]:
 
     clouds = []
     for cloud, points, outline in zip(screen.clouds, turned, outlines, strict=True):
-        packed = {
+        packed: dict[str, Any] = {
             "title": cloud.title,
             "points": pack_points(points),
             "marked": cloud.marked,

@@ -94,7 +94,10 @@ class Page:
     def text(self, query: str) -> str:
         """Return the text of an element, empty if it is hidden."""
         self.settle()
-        return str(self.run("return document.querySelector(arguments[0]).innerText", query))
+        found = "const found = document.querySelector(arguments[0]);"
+        return str(
+            self.run(f"{found} return found.checkVisibility() ? found.innerText : ''", query)
+        )
 
     def click(self, query: str) -> None:
         """Click an element; `query` may end in `>> text`, which its text has to contain."""

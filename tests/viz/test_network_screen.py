@@ -79,7 +79,9 @@ def test_of_neighbor_graphs_the_ranks_of_distances_and_the_nearest_of_every_poin
 
 
 def test_what_there_is_not_is_said():
+    model, points = make("pointnet_vanilla")
     with pytest.raises(ValueError, match="looks at no single point"):
-        find_screen(*make("pointnet_vanilla"), "a", point=1)
+        find_screen(model, points, "a", point=1)
+    model, points = make("dgcnn")
     with pytest.raises(ValueError, match="from 1 to 2, got 3"):
-        find_screen(*make("dgcnn"), "a", layer=3)
+        find_screen(model, points, "a", layer=3)

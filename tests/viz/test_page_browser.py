@@ -340,4 +340,5 @@ def test_a_lost_drawing_context_comes_back(page_of, renderer):
     page.drag(450, 400, (10, 10))
     page.run("loser.restoreContext()")
     page.press("r")
-    assert np.abs(page.see() - before).max() < 0.02
+    inside = np.s_[4:-4, 4:-4]  # without the frame that shows where keys go
+    assert np.abs(page.see()[inside] - before[inside]).max() < 0.02

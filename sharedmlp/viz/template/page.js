@@ -122,9 +122,9 @@ function layOut() {
     const head = pane.heading.offsetHeight, foot = pane.legend.offsetHeight;
     // Above the legend if that makes the cloud no smaller.
     const free = Math.max(Math.min(w, h - head), h - head - foot - 12);
-    // And beside it, as far as there is room.
+    // And beside it, as far as there is room, if all are below each other.
     const room = Math.max(0, w - free) / 2, aside = pane.legend.childElementCount ? pane.legend.offsetWidth + 12 : 0;
-    const shift = free < h - head ? 0 : Math.min(2 * room, Math.max(0, 2 * (aside - room)));
+    const shift = columns > 1 || free < h - head ? 0 : Math.min(2 * room, Math.max(0, 2 * (aside - room)));
     pane.rect = scaled({ x: x + shift, y: y + head, width: w - shift, height: free });
     pane.clip = panes.length === 1
       ? { x: 0, y: 0, width: canvas.width, height: canvas.height } : scaled({ x, y, width: w, height: h });
