@@ -58,7 +58,8 @@ def run(args: Sequence[str]) -> None:
         "--output",
         type=Path,
         default=Path("clouds.png"),
-        help="a picture (.png) or a page to turn the clouds in (.html); clouds.png by default",
+        help="a picture (.png) of at most 16 files, or a page to turn the clouds of any number of "
+        "files in (.html); clouds.png by default",
     )
     options = parser.parse_args(args)
     from sharedmlp.viz import (
