@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,8 +19,10 @@ from sharedmlp.data import MeshReadError, find_cloud_files
 from sharedmlp.inference.predict import read_network_cloud
 from sharedmlp.reports.classification import write_text
 
-# Three panels of each file are drawn.
-_MOST_SHOWN = 16
+_MOST_DRAWN = 16  # of a picture, which has three panels of each file
+# A page has a screen of each file. Of more than these, without the upper-bound shapes and the
+# neighborhoods of all points: they take most of the time, and 50 to 100 KB each.
+_MOST_DETAILED = 32
 
 
 def run(args: Sequence[str]) -> None:
@@ -57,18 +58,32 @@ def run(args: Sequence[str]) -> None:
         "--output",
         type=Path,
         default=Path("clouds.png"),
-        help="a picture (.png) or a page to turn the clouds in (.html); clouds.png by default",
+        help="a picture (.png) of at most 16 files, or a page to turn the clouds of any number of "
+        "files in (.html); clouds.png by default",
     )
     options = parser.parse_args(args)
-    from sharedmlp.viz import View, clouds_page, find_views, plot_clouds, save_figure
+    from sharedmlp.viz import (
+        Screen,
+        View,
+        find_screen,
+        find_views,
+        plot_clouds,
+        save_figure,
+        screens_page,
+    )
 
     if options.output.suffix not in (".png", ".html"):
         parser.error(f"--output ends in .png or .html, got {options.output}")
     files = find_cloud_files(options.paths)
-    if len(files) > _MOST_SHOWN:
-        parser.error(f"{len(files)} files are too many to see: name at most {_MOST_SHOWN}")
+    is_picture = options.output.suffix == ".png"
+    if is_picture and len(files) > _MOST_DRAWN:
+        parser.error(
+            f"{len(files)} files are too many for a picture: name at most {_MOST_DRAWN}, or write "
+            "a page with --output clouds.html"
+        )
     model = load_network(parser, options.ckpt_path)
     views: list[View] = []
+    screens: list[Screen] = []
     failures: list[str] = []
     for path in files:
         with exit_on_error(parser):
@@ -77,25 +92,30 @@ def run(args: Sequence[str]) -> None:
             except MeshReadError as error:
                 failures.append(str(error))
                 continue
-            found = find_views(model, points, point=options.point, layer=options.layer)
-        with torch.no_grad():
-            probabilities = model(points[None])[0].softmax(dim=0)
+            with torch.no_grad():
+                probabilities = model(points[None])[0].softmax(dim=0)
+            answer = model.metadata["class_names"][int(probabilities.argmax())]
+            title = f"{path.name}\n{answer} {float(probabilities.max()):.1%}"
+            choice = {"point": options.point, "layer": options.layer}
+            if is_picture:
+                views += [View(title, points), *find_views(model, points, **choice)]
+            else:
+                detailed = len(files) <= _MOST_DETAILED
+                screens.append(find_screen(model, points, title, **choice, details=detailed))
         print(format_answer(path, probabilities, model, longest_name(files)))
-        answer = model.metadata["class_names"][int(probabilities.argmax())]
-        title = f"{path.name}\n{answer} {float(probabilities.max()):.1%}"
-        views += [View(title, points), *found]
+    up_axis = model.metadata.get("up_axis", "z")
     if views:
-        clouds = [view.points for view in views]
-        titles = [view.title for view in views]
-        layout: dict[str, Any] = {
-            "values": [view.values for view in views],
-            "marked": [view.marked for view in views],
-            "columns": 3,
-            "up_axis": model.metadata.get("up_axis", "z"),
-        }
-        if options.output.suffix == ".png":
-            save_figure(plot_clouds(clouds, titles, **layout), options.output)
-        else:
-            write_text(options.output, clouds_page(clouds, titles, **layout))
+        figure = plot_clouds(
+            [view.points for view in views],
+            [view.title for view in views],
+            values=[view.values for view in views],
+            marked=[view.marked for view in views],
+            columns=3,
+            up_axis=up_axis,
+        )
+        save_figure(figure, options.output)
+    if screens:
+        write_text(options.output, screens_page(screens, up_axis=up_axis))
+    if views or screens:
         print(f"clouds  {options.output}")
     exit_if_failed(failures, files)

@@ -1,8 +1,14 @@
 """Pictures. Nothing else imports matplotlib, and no display is needed."""
 
 from sharedmlp.viz.clouds import plot_clouds
-from sharedmlp.viz.critical import CriticalSets, find_critical_sets
-from sharedmlp.viz.page import clouds_page
+from sharedmlp.viz.critical import (
+    CriticalPoints,
+    CriticalSets,
+    find_critical_points,
+    find_critical_sets,
+)
+from sharedmlp.viz.network_screen import find_screen
+from sharedmlp.viz.page import clouds_page, screens_page
 from sharedmlp.viz.plots import (
     plot_benchmark,
     plot_confusion,
@@ -10,13 +16,21 @@ from sharedmlp.viz.plots import (
     plot_runs,
     save_figure,
 )
+from sharedmlp.viz.screens import ColoredCloud, Coloring, Outline, Screen
 from sharedmlp.viz.views import View, find_views
 
 __all__ = [
+    "ColoredCloud",
+    "Coloring",
+    "CriticalPoints",
     "CriticalSets",
+    "Outline",
+    "Screen",
     "View",
     "clouds_page",
+    "find_critical_points",
     "find_critical_sets",
+    "find_screen",
     "find_views",
     "plot_benchmark",
     "plot_clouds",
@@ -24,4 +38,5 @@ __all__ = [
     "plot_growth",
     "plot_runs",
     "save_figure",
+    "screens_page",
 ]

@@ -35,10 +35,10 @@ def plot_clouds(
         up_axis: The axis of the clouds that points up: `"x"`, `"y"` or `"z"`.
 
     Raises:
-        ValueError: If there is no cloud, not one title a cloud, or an argument is not one of the
-            above.
+        ValueError: If there is no cloud, not one title a cloud, a point that is not finite, or an
+            argument is not one of the above.
     """
-    panels = check_panels(clouds, titles, up_axis)
+    panels = _make_panels(clouds, titles, up_axis)
     colors = check_values(panels, values)
     rows = -(-len(panels) // columns)
     header = 0.1 + 0.17 * max(title.count("\n") + 1 for title in titles)
@@ -71,10 +71,8 @@ def plot_clouds(
     return figure
 
 
-def check_panels(
-    clouds: Sequence[ArrayLike], titles: Sequence[str], up_axis: str
-) -> list[NDArray[np.float64]]:
-    """Return the coordinates of clouds as they are drawn: z up, the farthest point at distance 1.
+def check_clouds(clouds: Sequence[ArrayLike], titles: Sequence[str]) -> list[NDArray[np.float64]]:
+    """Return the coordinates of clouds, `(N, 3)` each.
 
     Raises:
         ValueError: As `plot_clouds`.
@@ -84,12 +82,23 @@ def check_panels(
             f"expected one or more clouds and a title for each, got {len(clouds)} clouds and "
             f"{len(titles)} titles"
         )
-    panels = []
+    checked = []
     for number, cloud in enumerate(clouds):
         points = np.asarray(cloud, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] < 3:
             raise ValueError(f"cloud {number}: expected points (N, 3 or more), got {points.shape}")
-        panels.append(turn_up_axis(points[:, :3], up_axis, "z"))
+        bad = np.flatnonzero(~np.isfinite(points[:, :3]).all(axis=1))
+        if len(bad):
+            raise ValueError(f"cloud {number}: point {bad[0]} is not finite: leave such points out")
+        checked.append(points[:, :3])
+    return checked
+
+
+def _make_panels(
+    clouds: Sequence[ArrayLike], titles: Sequence[str], up_axis: str
+) -> list[NDArray[np.float64]]:
+    """Return the coordinates of clouds as they are drawn: z up, the farthest at distance 1."""
+    panels = [turn_up_axis(points, up_axis, "z") for points in check_clouds(clouds, titles)]
     largest = max(float(np.linalg.norm(points, axis=1).max(initial=0.0)) for points in panels)
     return [points / (largest or 1.0) for points in panels]
 

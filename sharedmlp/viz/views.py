@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from sharedmlp.models import GroupingModel, MaxPooledModel, NeighborGraphModel, PointCloudModel
+from sharedmlp.models import (
+    GroupingModel,
+    MaxPooledModel,
+    NeighborGraphModel,
+    Neighborhoods,
+    PointCloudModel,
+)
 from sharedmlp.viz.critical import find_critical_sets
 
 
@@ -56,6 +62,23 @@ def find_views(
             point or layer, if one is given that the network has no use for, or as
             `find_critical_sets`.
     """
+    point = check_choice(model, points, point, layer)
+    if isinstance(model, MaxPooledModel):
+        return _critical_views(model, points)
+    if isinstance(model, GroupingModel):
+        return _group_views(model, points, point)
+    assert isinstance(model, NeighborGraphModel)
+    return _distance_views(*find_space(model, points, layer), points, point)
+
+
+def check_choice(
+    model: PointCloudModel, points: Tensor, point: int | None, layer: int | None
+) -> int:
+    """Return the point that is looked at: the one given, or the farthest from the middle.
+
+    Raises:
+        ValueError: As `find_views`, but for the layer's number.
+    """
     if model.training:
         raise ValueError("expected a network in evaluation mode: call eval()")
     if layer is not None and not isinstance(model, NeighborGraphModel):
@@ -65,23 +88,39 @@ def find_views(
     if isinstance(model, MaxPooledModel):
         if point is not None:
             raise ValueError(f"a {type(model).__name__} looks at no single point: leave point out")
-        return _critical_views(model, points)
+        return 0
+    if not isinstance(model, GroupingModel | NeighborGraphModel):
+        raise ValueError(
+            f"a {type(model).__name__} cannot be shown: expected a network with the methods of "
+            "MaxPooledModel, GroupingModel or NeighborGraphModel"
+        )
     if point is None:
-        point = int((points[:, :3] - points[:, :3].mean(0)).norm(dim=1).argmax())
-    elif not 0 <= point < len(points):
+        return int((points[:, :3] - points[:, :3].mean(0)).norm(dim=1).argmax())
+    if not 0 <= point < len(points):
         raise ValueError(f"point is a row of the cloud, from 0 to {len(points) - 1}, got {point}")
-    if isinstance(model, GroupingModel):
-        return _group_views(model, points, point)
-    if isinstance(model, NeighborGraphModel):
-        spaces = model.feature_spaces(model.forward_detailed(points[None]))
-        return _distance_views(points, spaces, point, layer)
-    raise ValueError(
-        f"a {type(model).__name__} cannot be shown: expected a network with the methods of "
-        "MaxPooledModel, GroupingModel or NeighborGraphModel"
-    )
+    return point
 
 
-def _critical_views(model: Any, points: Tensor) -> list[View]:
+def find_space(model: NeighborGraphModel, points: Tensor, layer: int | None) -> tuple[Tensor, int]:
+    """Return the features `(N, D)` after a layer, and the number of that layer, from 1.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    spaces = model.feature_spaces(cast(PointCloudModel, model).forward_detailed(points[None]))
+    if layer is None:
+        layer = len(spaces)
+    if not 1 <= layer <= len(spaces):
+        raise ValueError(f"layer is from 1 to {len(spaces)}, got {layer}")
+    return spaces[layer - 1], layer
+
+
+def nearest_center(groups: Neighborhoods, xyz: Tensor, point: int) -> int:
+    """Return which of the neighborhoods has its center nearest to a point."""
+    return int((xyz[groups.centers] - xyz[point]).norm(dim=1).argmin())
+
+
+def _critical_views(model: PointCloudModel, points: Tensor) -> list[View]:
     sets = find_critical_sets(model, points)
     return [
         View(f"{len(sets.critical)} critical points\nof {len(points)}", sets.critical),
@@ -93,8 +132,7 @@ def _group_views(model: GroupingModel, points: Tensor, point: int) -> list[View]
     groups = model.neighborhoods(points)
     xyz = points[:, :3]
     rows = torch.unique(groups.centers)
-    distances = (xyz[groups.centers] - xyz[point]).norm(dim=1)
-    chosen = int(distances.argmin())
+    chosen = nearest_center(groups, xyz, point)
     center = int(groups.centers[chosen])
     members = torch.unique(groups.neighbors[chosen])
     values = torch.full_like(xyz[:, 0], torch.nan)
@@ -107,12 +145,8 @@ def _group_views(model: GroupingModel, points: Tensor, point: int) -> list[View]
     ]
 
 
-def _distance_views(points: Tensor, spaces: Any, point: int, layer: int | None) -> list[View]:
-    if layer is None:
-        layer = len(spaces)
-    if not 1 <= layer <= len(spaces):
-        raise ValueError(f"layer is from 1 to {len(spaces)}, got {layer}")
-    xyz, features = points[:, :3], spaces[layer - 1]
+def _distance_views(features: Tensor, layer: int, points: Tensor, point: int) -> list[View]:
+    xyz = points[:, :3]
     return [
         View("near a point\nin space", xyz, _nearness(xyz, point), point),
         View(

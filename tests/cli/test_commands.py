@@ -16,7 +16,7 @@ from sharedmlp.__main__ import main
 from sharedmlp.inference.checkpoint import load_trained
 from sharedmlp.inference.predict import predict_files
 from sharedmlp.models import PointNet, create_model
-from sharedmlp.viz import find_critical_sets
+from sharedmlp.viz import ColoredCloud, Screen, find_critical_sets
 from tests.data.io.meshes import TETRAHEDRON, TWO_TRIANGLES
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
 
@@ -39,7 +39,8 @@ def trained(tmp_path_factory):
 def inside(trained, tmp_path, monkeypatch):
     """A folder with the checkpoint, the exported file, and a folder with two meshes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharedmlp.viz.views.find_critical_sets", coarse_sets)
+    for module in ("views", "network_screen"):
+        monkeypatch.setattr(f"sharedmlp.viz.{module}.find_critical_sets", coarse_sets)
     for suffix in (".ckpt", ".safetensors"):
         shutil.copy(trained.with_suffix(suffix), tmp_path)
     (tmp_path / "meshes" / "deeper").mkdir(parents=True)
@@ -167,32 +168,44 @@ def test_coordinates_that_stay_as_they_are_are_mentioned(inside, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_show_draws_clouds_and_their_critical_sets(inside, capsys, monkeypatch):
-    drawn = []
+def test_show_makes_a_screen_of_each_file(inside, capsys, monkeypatch):
+    made = []
     monkeypatch.setattr(
-        "sharedmlp.viz.clouds_page",
-        lambda clouds, titles, **options: drawn.append((clouds, titles, options)) or "page",
+        "sharedmlp.viz.screens_page",
+        lambda screens, **options: made.append((screens, options)) or "page",
     )
-    points = np.random.default_rng(0).normal(size=(16, 3))
-    np.save("c.npy", points)
+    np.save("c.npy", np.random.default_rng(0).normal(size=(16, 3)))
     main(["show", "c.npy", "meshes/b.off", "--ckpt_path", "best.ckpt", "--output", "new/a.html"])
     assert (inside / "new" / "a.html").read_text() == "page"
-    ((clouds, titles, options),) = drawn
-    none = [None] * 6
-    assert options == {"values": none, "marked": none, "columns": 3, "up_axis": "z"}
-    assert len(clouds) == len(titles) == 6
+    ((screens, options),) = made
+    assert options == {"up_axis": "z"}
+    assert len(screens) == 2
+    (cloud,) = screens[0].clouds
     model = load_trained("best.ckpt")
-    sets = coarse_sets(model, clouds[0])
-    assert torch.equal(clouds[1], sets.critical)
-    assert torch.equal(clouds[2], sets.upper_bound)
+    sets = coarse_sets(model, cloud.points)
+    assert torch.equal(cloud.points[cloud.colorings[0].values == 1], sets.critical)
+    assert cloud.outline.spacing == sets.spacing
     with torch.no_grad():
-        probabilities = model(clouds[0][None])[0].softmax(0)
+        probabilities = model(cloud.points[None])[0].softmax(0)
     answer, share = CLASSES[int(probabilities.argmax())], f"{float(probabilities.max()):.1%}"
-    assert titles[0].split("\n") == ["c.npy", f"{answer} {share}"]
-    assert titles[1].split("\n") == [f"{len(sets.critical)} critical points", "of 16"]
+    assert screens[0].title.split("\n") == ["c.npy", f"{answer} {share}"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["c.npy", answer, share]
     assert lines[-1].split() == ["clouds", "new/a.html"]
+
+
+def test_a_page_of_many_files_leaves_out_what_is_large(inside, monkeypatch):
+    seen = []
+
+    def find_screen(model, points, title, *, details, **choice):
+        seen.append(details)
+        return Screen(title, [ColoredCloud(points)])
+
+    monkeypatch.setattr("sharedmlp.viz.find_screen", find_screen)
+    for count in (32, 33):
+        main(["show", *["meshes/b.off"] * count, "--ckpt_path", "best.ckpt", "--output", "a.html"])
+        assert (inside / "a.html").read_text().count('id="screen-') == count
+    assert seen == [True] * 32 + [False] * 33
 
 
 def test_show_writes_a_picture_unless_told_otherwise(inside):
@@ -204,7 +217,7 @@ def test_show_writes_a_picture_unless_told_otherwise(inside):
     ("arguments", "message"),
     [
         (["meshes/b.off", "--output", "a.pdf"], "ends in .png or .html, got a.pdf"),
-        (["meshes/b.off"] * 17, "17 files are too many to see: name at most 16"),
+        (["meshes/b.off"] * 17, "17 files are too many for a picture: name at most 16"),
         (["meshes/b.off", "--ckpt_path", "normals.safetensors"], "got in_channels=6"),
     ],
 )

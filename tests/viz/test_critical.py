@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sharedmlp.models import PointNet, ThirdPartyPointNet
-from sharedmlp.viz import find_critical_sets
+from sharedmlp.viz import find_critical_points, find_critical_sets
 
 
 def make_network(transforms, **options):
@@ -64,6 +64,17 @@ def test_the_sets_are_no_smaller_and_no_larger_than_that():
     for point in grid[~inside][::97]:
         more = torch.cat([points, point[None]])
         assert (model.forward_detailed(more[None]).global_feature > feature).any()
+
+
+@pytest.mark.parametrize("options", [{}, {"activation_before_max": False}])
+def test_critical_points_come_with_the_channels_that_each_wins(options):
+    model, points = make_network(True, **options), make_cloud()
+    found = find_critical_points(model, points)
+    output = model.forward_detailed(points[None])
+    winners = output.critical_indices[0][output.global_feature[0] != 0]
+    assert torch.equal(found.rows, winners.unique())
+    assert torch.equal(found.channels, winners.bincount(minlength=200)[found.rows])
+    assert torch.equal(points[found.rows], find_critical_sets(model, points, 2).critical)
 
 
 @pytest.mark.parametrize("transforms", [False, True])
