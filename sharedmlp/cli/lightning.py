@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import set_parsing_settings
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch import distributed
@@ -23,6 +24,7 @@ from sharedmlp.train import (
     PointCloudDataModule,
     StopOnSignal,
 )
+from sharedmlp.train.calibration import describe_temperature
 from sharedmlp.train.callbacks.prediction_writer import PredictionWriter
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
 from sharedmlp.train.datamodules.base import Split
@@ -67,13 +69,19 @@ class SharedMLPCLI(ExtensibleCLI):
         return subcommands
 
     def add_subcommand_arguments(self, subcommand: str, parser: LightningArgumentParser) -> None:
-        """Add the file of `predict`."""
+        """Add the file of `predict`, and its turns."""
         if subcommand == "predict":
             parser.add_argument(
                 "--output",
                 type=str | None,
                 help="The CSV file; predictions.csv in the folder of the run by default. If an "
                 "interrupted prediction left FILE.part, it is continued.",
+            )
+            parser.add_argument(
+                "--rotations",
+                type=PositiveInt,
+                default=1,
+                help="Answer with the most confident of so many turns about the up axis.",
             )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -188,6 +196,8 @@ class SharedMLPCLI(ExtensibleCLI):
         # None in a fast_dev_run, which writes no checkpoint and tests the network as it is.
         best, last = (None, None) if self._dry else (c.best_model_path for c in callbacks[:2])
         written: dict[str, Any] = {"best checkpoint": best, "last checkpoint": last}
+        if best and self.trainer.is_global_zero:
+            written |= describe_temperature(best)
         if self.config.fit.test_after_fit:
             # It would put the weights in training in place of the averaged ones that were chosen.
             remove_callbacks(self.trainer, WeightAveraging)
@@ -227,6 +237,7 @@ class SharedMLPCLI(ExtensibleCLI):
         config = self.config.predict
         path = Path(config.output or self._log_dir() / "predictions.csv")
         source = _describe_source(config)
+        self.model.rotations = config.rotations
         with PredictionWriter(path, source, self.model.class_names) as writer:
             if not self._dry:
                 add_callback(self.trainer, writer)

@@ -18,6 +18,7 @@ from sharedmlp.cli.network import (
 )
 from sharedmlp.data import MeshReadError, find_cloud_files
 from sharedmlp.inference.predict import read_network_cloud
+from sharedmlp.reports.calibration import calibrated_probabilities
 from sharedmlp.reports.classification import write_text
 
 # Three panels of each file are drawn.
@@ -79,7 +80,7 @@ def run(args: Sequence[str]) -> None:
                 continue
             found = find_views(model, points, point=options.point, layer=options.layer)
         with torch.no_grad():
-            probabilities = model(points[None])[0].softmax(dim=0)
+            probabilities = calibrated_probabilities(model(points[None])[0], model.metadata)
         print(format_answer(path, probabilities, model, longest_name(files)))
         answer = model.metadata["class_names"][int(probabilities.argmax())]
         title = f"{path.name}\n{answer} {float(probabilities.max()):.1%}"
