@@ -1,8 +1,8 @@
 """Which network answers, and whether the clouds look like those that it was trained on.
 
-Whatever a cloud is, a classifier names one of its classes. What can be told without a label is told
-here, a line each. The extents of a cloud are not looked at: scaled into the unit sphere, a room is a
-box like many an object. That a network is unsure of all of them is seen.
+Whatever a cloud is, a classifier names one of its classes. What can be told without a label is
+told here, a line each. The extents of a cloud are not looked at: scaled into the unit sphere, a
+room is a box like many an object. That a network is unsure of all of them is seen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from sharedmlp.data import file_up_axis
-from sharedmlp.models import PointCloudModel, get_model, list_models
+from sharedmlp.models import PointCloudModel, list_models
+from sharedmlp.models.registry import get_model
 
 # So many classes are named, and of more only the number.
 _MOST_NAMED = 12
@@ -81,15 +82,15 @@ def compare_up_axes(
     unknown = len(files) - len(known)
     if target is None:
         return [
-            "the network does not know which axis was up in training: nothing is turned, and it may "
-            "be wrong about files that have another axis up"
+            "the network does not know which axis was up in training: nothing is turned, and it "
+            "may be wrong about files that have another axis up"
         ]
     lines = []
     if unknown and up_axis is None:
         other = "z, as in scans" if target == "y" else "y, as in most downloaded meshes"
         lines.append(
-            f"{unknown} of {len(files)} files do not say which axis is up: {target} is taken, as in "
-            f"training; add --up_axis {other[0]} if it is {other}"
+            f"{unknown} of {len(files)} files do not say which axis is up: {target} is taken, as "
+            f"in training; add --up_axis {other[0]} if it is {other}"
         )
     turned = Counter(axis for axis in known if axis != (up_axis or target))
     lines += [
@@ -141,8 +142,8 @@ class AnswerCheck:
         if mean < expected - _LOWER - 2 * error:
             remedies = ["--up_axis", *([] if self.rotations > 1 else ["--rotations 12"])]
             lines.append(
-                f"mean confidence {mean:.0%}, on validation clouds {expected:.0%}: these look unlike "
-                "the training data (upright, one whole object of a known class each?); try "
+                f"mean confidence {mean:.0%}, on validation clouds {expected:.0%}: these look "
+                "unlike the training data (upright, one whole object of a known class each?); try "
                 f"{' or '.join(remedies)}"
             )
         return lines

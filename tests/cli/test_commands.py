@@ -14,8 +14,8 @@ from matplotlib.image import imread
 
 from sharedmlp.__main__ import main
 from sharedmlp.inference.checkpoint import load_trained
-from sharedmlp.inference.predict import predict_files
-from sharedmlp.models import PointNet, create_model
+from sharedmlp.inference.predict import classify_files, predict_files
+from sharedmlp.models import PointNet, create_model, save_safetensors
 from sharedmlp.viz import find_critical_sets
 from tests.data.io.meshes import TETRAHEDRON, TWO_TRIANGLES
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
@@ -84,8 +84,87 @@ def test_predict_counts_what_it_leaves_out_of_a_folder(inside, capsys):
     for name in ("a.txt", "b.txt", "deeper/c.png", ".DS_Store", "README"):
         (inside / "meshes" / name).write_text("")
     main(["predict", "meshes", "--ckpt_path", "best.ckpt"])
-    err = capsys.readouterr().err
-    assert err == "meshes: 4 left out: 2 .txt, 1 no suffix, 1 .png\n"
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first == "meshes: 4 left out: 2 .txt, 1 no suffix, 1 .png"
+
+
+def test_predict_says_which_network_answers_and_nothing_else_on_stdout(inside, capsys):
+    main(["predict", "meshes", "--ckpt_path", "best.ckpt"])
+    printed = capsys.readouterr()
+    network, classes, up = printed.err.splitlines()
+    assert network == "pointnet_vanilla of best.ckpt, trained on 21 clouds (16 points, z up)"
+    assert classes.startswith("  3 classes: box, capsule, sphere; ")
+    assert classes.endswith("% of 3 validation clouds right")
+    assert up.startswith("note: 2 of 2 files do not say which axis is up: z is taken, as in train")
+    assert [line.split()[0] for line in printed.out.splitlines()] == [
+        "meshes/b.off",
+        "meshes/deeper/a.off",
+    ]
+    main(["predict", "meshes", "--ckpt_path", "best.ckpt", "--up_axis", "y"])
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_predict_warns_of_clouds_unlike_those_of_training(inside, capsys):
+    model = load_trained("best.ckpt")
+    model.metadata |= {
+        "num_points": 50,
+        "temperature": 100.0,
+        "validation": {"clouds": 100, "accuracy": 0.9, "confidence": 0.9},
+    }
+    save_safetensors(model, Path("sure.safetensors"))
+    np.save("few.npy", np.random.default_rng(0).normal(size=(9, 3)))
+    files = ["few.npy", *["meshes/b.off"] * 29]
+    main(["predict", *files, "--ckpt_path", "sure.safetensors", "--up_axis", "z"])
+    few, unsure = capsys.readouterr().err.splitlines()[2:]
+    assert few.startswith("warning: 1 of 30 clouds have less than half of the network's 50 points")
+    assert unsure.startswith("warning: mean confidence 3")
+    main(["predict", *files, "--ckpt_path", "best.ckpt", "--up_axis", "z"])
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_the_most_confident_turn_is_on_the_terminal_and_in_csv(inside, capsys):
+    options = ["--ckpt_path", "best.ckpt", "--output", "p.csv"]
+    main(["predict", "meshes", *options, "--rotations", "5"])
+    rows, model = read_csv("p.csv"), load_trained("best.ckpt")
+    files = ["meshes/b.off", "meshes/deeper/a.off"]
+    lines = capsys.readouterr().out.splitlines()
+    answers = dict(classify_files(model, files, rotations=5))
+    for row, line, (_, probabilities) in zip(
+        rows, lines, predict_files(model, files, rotations=5), strict=False
+    ):
+        assert list(row)[:4] == ["file", "prediction", "rotation", "p(box)"]
+        assert row["prediction"] == CLASSES[int(torch.as_tensor(probabilities).argmax())]
+        answer: Any = answers[Path(row["file"])]
+        assert float(row["rotation"]) == answer.degrees
+        assert answer.degrees in (0, 72, 144, 216, 288)
+        assert line.endswith(f"turned {answer.degrees:.0f}°")
+        one = dict(predict_files(model, [row["file"]]))[Path(row["file"])]
+        assert answer.probabilities.max() >= torch.as_tensor(one).max()
+    main(["predict", "meshes", *options])
+    assert "rotation" not in read_csv("p.csv")[0]
+
+
+def test_the_rows_of_other_turns_are_not_gone_on_with(inside, capsys):
+    (inside / "p.csv.part").write_text(
+        json.dumps({"columns": [], "rotations": 1})
+        + "\n"
+        + json.dumps(["meshes/b.off", "-"])
+        + "\n"
+    )
+    arguments = ["meshes", "--ckpt_path", "best.ckpt", "--output", "p.csv", "--rotations", "2"]
+    assert expect_exit(["predict", *arguments]) == 2
+    assert "another rotations" in capsys.readouterr().err
+
+
+def test_turns_need_an_up_axis_and_a_number(inside, capsys):
+    model = PointNet(3, transforms=False)
+    model.metadata = {"class_names": list(CLASSES)}
+    save_safetensors(model, Path("no_axis.safetensors"))
+    arguments = ["predict", "meshes", "--ckpt_path", "no_axis.safetensors", "--rotations"]
+    assert expect_exit([*arguments, "3"]) == 2
+    assert "leave rotations out" in capsys.readouterr().err
+    assert expect_exit([*arguments, "0"]) == 2
+    assert "--rotations is at least 1" in capsys.readouterr().err
 
 
 def test_predict_writes_nothing_but_what_it_is_told(inside):
@@ -164,7 +243,7 @@ def test_coordinates_that_stay_as_they_are_are_mentioned(inside, capsys):
     main(["predict", "meshes", "--ckpt_path", "other.safetensors"])
     assert "coordinates of the files are taken as they are" in capsys.readouterr().err
     main(["predict", "meshes", "--ckpt_path", "best.ckpt"])
-    assert capsys.readouterr().err == ""
+    assert "as they are" not in capsys.readouterr().err
 
 
 def test_show_draws_clouds_and_their_critical_sets(inside, capsys, monkeypatch):
@@ -186,7 +265,8 @@ def test_show_draws_clouds_and_their_critical_sets(inside, capsys, monkeypatch):
     assert torch.equal(clouds[1], sets.critical)
     assert torch.equal(clouds[2], sets.upper_bound)
     with torch.no_grad():
-        probabilities = model(clouds[0][None])[0].softmax(0)
+        logits = model(clouds[0][None])[0]
+    probabilities = (logits / model.metadata["temperature"]).softmax(0)
     answer, share = CLASSES[int(probabilities.argmax())], f"{float(probabilities.max()):.1%}"
     assert titles[0].split("\n") == ["c.npy", f"{answer} {share}"]
     assert titles[1].split("\n") == [f"{len(sets.critical)} critical points", "of 16"]
@@ -234,3 +314,4 @@ def test_the_metadata_that_files_are_read_by_is_in_both_kinds_of_checkpoint(trai
     found = load_safetensors(trained.with_suffix(".safetensors")).metadata
     assert json.loads(json.dumps(expected)).items() <= found.items()
     assert {"class_names", "num_points", "up_axis", "scale"} <= expected.keys()
+    assert {"trained_on", "temperature", "validation"} <= expected.keys()

@@ -46,8 +46,7 @@ class PredictionWriter(pl.Callback):
         dataset = attached_datamodule(trainer).datasets["test"]
         rotations = pl_module.rotations
         columns = ["cloud", "label", *answer_columns(self.class_names, rotations)]
-        source = {**self.source, "rotations": rotations}
-        self.table = PredictionTable(self.path, columns, dataset.pool.names, source)
+        self.table = PredictionTable(self.path, columns, dataset.pool.names, self.source)
         dataset.indices = dataset.indices[self.table.done :]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
