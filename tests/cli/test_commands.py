@@ -139,7 +139,7 @@ def test_the_most_confident_turn_is_on_the_terminal_and_in_csv(inside, capsys):
         assert answer.degrees in (0, 72, 144, 216, 288)
         assert line.endswith(f"turned {answer.degrees:.0f}°")
         one = dict(predict_files(model, [row["file"]]))[Path(row["file"])]
-        assert answer.probabilities.max() >= torch.as_tensor(one).max()
+        assert answer.probabilities.max() >= torch.as_tensor(one).max() - 1e-5
     main(["predict", "meshes", *options])
     assert "rotation" not in read_csv("p.csv")[0]
 
@@ -204,13 +204,11 @@ def test_with_bad_files_alone_nothing_is_written(inside, command):
     ],
 )
 def test_wrong_arguments_are_one_message(inside, capsys, command, arguments, message):
-    from sharedmlp.export import export_model
-
     (inside / "bad.safetensors").write_text("nothing")
     model = PointNet(3, transforms=False)
-    export_model(model, "nameless.safetensors", "safetensors")
+    save_safetensors(model, Path("nameless.safetensors"))
     model.metadata = {"class_names": list(CLASSES)}
-    export_model(model, "no_axis.safetensors", "safetensors")
+    save_safetensors(model, Path("no_axis.safetensors"))
     assert expect_exit([command, *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -235,11 +233,9 @@ def test_a_missing_checkpoint_is_one_line(inside, command, ckpt_path):
 
 
 def test_coordinates_that_stay_as_they_are_are_mentioned(inside, capsys):
-    from sharedmlp.export import export_model
-
     model = PointNet(3, transforms=False)
     model.metadata = {"class_names": list(CLASSES)}
-    export_model(model, "other.safetensors", "safetensors")
+    save_safetensors(model, Path("other.safetensors"))
     main(["predict", "meshes", "--ckpt_path", "other.safetensors"])
     assert "coordinates of the files are taken as they are" in capsys.readouterr().err
     main(["predict", "meshes", "--ckpt_path", "best.ckpt"])
@@ -289,11 +285,9 @@ def test_show_writes_a_picture_unless_told_otherwise(inside):
     ],
 )
 def test_what_cannot_be_shown_is_said(inside, capsys, arguments, message):
-    from sharedmlp.export import export_model
-
     model = PointNet(3, 6, transforms=False)
     model.metadata = {"class_names": list(CLASSES)}
-    export_model(model, "normals.safetensors", "safetensors")
+    save_safetensors(model, Path("normals.safetensors"))
     assert expect_exit(["show", "--ckpt_path", "best.ckpt", *arguments]) == 2
     assert message in capsys.readouterr().err
 
