@@ -2,9 +2,9 @@
 
 Each is one file, takes any number of clouds and of points, and carries `model.metadata`: the
 `class_names`, how its training data was prepared (`num_points` of a cloud, `in_channels` of a
-point, `up_axis`, `center` and `scale` of the coordinates), and the `temperature` that the logits are
-divided by before the softmax. What nobody knows is left out. Points are `(B, N, in_channels)` in
-the parameters' dtype, logits `(B, num_classes)`.
+point, `up_axis`, `center` and `scale` of the coordinates), and the `temperature` that the logits
+are divided by before the softmax. What nobody knows is left out. Points are `(B, N, in_channels)`
+in the parameters' dtype, logits `(B, num_classes)`.
 
 Networks that find neighbors carry the search with them (sharedmlp.ops.neighbors.exported): it needs
 a program with float64, as torch and ONNX Runtime on CPUs and CUDA have it, and memory for the

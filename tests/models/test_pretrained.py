@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -110,3 +111,16 @@ def test_the_limits_on_the_card_are_measured_as_it_says(tmp_path, capsys):
         exec(compile(code.replace("FOLDER", str(root)), path.name, "exec"), {})
     turned, thinned = map(json.loads, capsys.readouterr().out.splitlines())
     assert (len(turned), len(thinned)) == (6, 5)
+
+
+@pytest.mark.slow
+def test_the_temperature_is_measured_as_the_card_says(tmp_path, capsys, monkeypatch):
+    root = write_hdf5(tmp_path / "set", train=(30, 30, 30))
+    script = Path(__file__).parents[2] / "scripts" / "calibrate_weights.py"
+    monkeypatch.setattr(sys, "argv", [script.name, str(root), "--rotations", "2"])
+    before = [path.read_bytes() for path in WEIGHTS.iterdir()]
+    runpy.run_path(str(script), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "10 halves, temperature of the other half: " in printed
+    assert "turned, rotations 2: accuracy " in printed
+    assert [path.read_bytes() for path in WEIGHTS.iterdir()] == before
