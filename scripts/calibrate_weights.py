@@ -50,7 +50,7 @@ def main() -> None:
     points, labels = (torch.cat([batch[name] for batch in batches]) for name in ("points", "label"))
     model = load_safetensors(_FILE, search_precision="float32")
     with torch.inference_mode():
-        logits = torch.cat([model(part) for part in points.split(32)])
+        logits = torch.cat([model(part) for part in torch.split(points, 32)])
         found = _calibrate(logits, labels)
         if options.rotations > 1:
             _compare_rotations(model, points, labels, found["temperature"], options.rotations)
@@ -108,7 +108,7 @@ def _compare_rotations(
         for count in (1, rotations):
             parts = [
                 classify_clouds(model, part, {"temperature": temperature}, rotations=count)
-                for part in some.split(32)
+                for part in torch.split(some, 32)
             ]
             probabilities = torch.cat([part.probabilities for part in parts])
             accuracy = (probabilities.argmax(1) == labels).double().mean()

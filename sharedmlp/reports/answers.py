@@ -65,8 +65,8 @@ def classify_clouds(
     angles = (degrees * math.pi / 180).repeat_interleave(count).to(points)
     turned = rotate_about_up(points.repeat(rotations, 1, 1), angles, up_axis, features)
     turned[:count] = points  # not even rounded
-    logits = torch.cat([forward(part) for part in turned.split(max(count, _BATCH_SIZE))])
-    probabilities = calibrated_probabilities(logits, metadata).unflatten(0, (rotations, count))
+    logits = torch.cat([forward(part) for part in torch.split(turned, max(count, _BATCH_SIZE))])
+    probabilities = calibrated_probabilities(logits, metadata).view(rotations, count, -1)
     best = probabilities.amax(dim=2).argmax(dim=0)
     rows = torch.arange(count, device=best.device)
     return Answers(probabilities[best, rows], degrees[best.cpu()])

@@ -58,9 +58,8 @@ class CalibrationSums:
             temperature. Empty without clouds, or if a logit was not finite.
         """
         values = self.values.double().cpu()
-        losses, confidences, (hits, clouds) = values.split(
-            [len(_LOG_TEMPERATURES), len(_LOG_TEMPERATURES), 2]
-        )
+        size = len(_LOG_TEMPERATURES)
+        losses, confidences, (hits, clouds) = torch.split(values, [size, size, 2])
         if not clouds or not values.isfinite().all():
             return {}
         place = _lowest(losses + 0.5 * (_LOG_TEMPERATURES / _PRIOR_STD) ** 2)
@@ -98,7 +97,8 @@ def calibrated_probabilities(logits: Tensor, metadata: Mapping[str, Any]) -> Ten
         logits: `(..., num_classes)`.
         metadata: Of the network; without a `temperature` it is 1.
     """
-    return (logits / metadata.get("temperature", 1.0)).softmax(dim=-1)
+    temperature: float = metadata.get("temperature", 1.0)
+    return (logits / temperature).softmax(dim=-1)
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> float:

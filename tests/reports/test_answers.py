@@ -1,6 +1,7 @@
 """Answers of the most confident of several turns against a plain loop."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from sharedmlp.reports.answers import classify_clouds
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    model = PointNet(3, transforms=False, local_channels=(8,), global_channels=(8, 32)).eval()
+    model: Any = PointNet(3, transforms=False, local_channels=(8,), global_channels=(8, 32)).eval()
     with torch.no_grad():
-        model.head.layers[-1].linear.weight *= 50  # type: ignore[union-attr, operator]
+        model.head.layers[-1].linear.weight *= 50
     return model
 
 

@@ -1,5 +1,7 @@
 """The temperature that a training leaves in its checkpoints."""
 
+from typing import Any
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -73,7 +75,7 @@ def test_without_validation_nothing_is_said(tmp_path):
 
 
 def test_the_name_of_the_folder_is_kept_and_no_path(tmp_path):
-    data = ArrayDataModule()
+    data: Any = ArrayDataModule()
     data.root = tmp_path / "deep" / "chairs"
     trainer = make_trainer(max_epochs=1)
     trainer.fit(make_task(), data)
@@ -97,11 +99,11 @@ def test_a_task_takes_the_temperature_of_its_checkpoint_and_predicts_with_it(tmp
     task = ClassificationTask.load_from_checkpoint(path, weights_only=True)
     assert task.model.metadata["temperature"] == 3.0
     data = ArrayDataModule(batch_size=16)
-    (found,) = make_trainer().predict(task, data)  # type: ignore[misc]
+    (found,) = make_trainer().predict(task, data)
     points = data.datasets["test"].__getitems__(range(11))["points"]
     with torch.no_grad():
         expected = (task.eval()(points) / 3).softmax(1)
-    torch.testing.assert_close(found["probabilities"], expected)  # type: ignore[call-overload]
+    torch.testing.assert_close(found["probabilities"], expected)
     del checkpoint["metadata"]  # as of an older version
     torch.save(checkpoint, path)
     task = ClassificationTask.load_from_checkpoint(path, weights_only=True)
@@ -118,8 +120,8 @@ def test_turns_are_about_the_up_axis_of_the_data(axis, monkeypatch):
         "forward",
         lambda task, points: (seen.append(points), points.new_zeros(len(points), 3))[1],
     )
-    (found,) = make_trainer().predict(task, ArrayDataModule(up_axis=axis, test=(2, 1, 1)))  # type: ignore[misc]
-    assert found["rotation"].tolist() == [0] * 4  # type: ignore[call-overload]
+    (found,) = make_trainer().predict(task, ArrayDataModule(up_axis=axis, test=(2, 1, 1)))
+    assert found["rotation"].tolist() == [0] * 4
     points, up = torch.cat(seen).unflatten(0, (4, 4)), "xyz".index(axis)
     assert torch.equal(points[..., up], points[:1, ..., up].expand(4, -1, -1))
     assert not torch.allclose(points[1], points[0])

@@ -44,19 +44,20 @@ class PredictionWriter(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Open the table and leave out the clouds that it has."""
         dataset = attached_datamodule(trainer).datasets["test"]
-        rotations = pl_module.rotations
+        task: Any = pl_module
+        rotations: int = task.rotations
         columns = ["cloud", "label", *answer_columns(self.class_names, rotations)]
         self.table = PredictionTable(self.path, columns, dataset.pool.names, self.source)
         dataset.indices = dataset.indices[self.table.done :]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print which network answers; its weights and metadata are there by now."""
-        model: Any = pl_module.model
-        metadata = {"class_names": self.class_names, **getattr(model, "metadata", {})}
+        task: Any = pl_module
+        metadata = {"class_names": self.class_names, **getattr(task.model, "metadata", {})}
         weights = Path(trainer.ckpt_path or "memory").name
-        for line in describe_network(network_name(model), weights, metadata):
+        for line in describe_network(network_name(task.model), weights, metadata):
             print(line, file=sys.stderr)
-        self.check = AnswerCheck(metadata, rotations=pl_module.rotations)
+        self.check = AnswerCheck(metadata, rotations=task.rotations)
 
     def on_predict_batch_end(
         self,
