@@ -1,9 +1,10 @@
 """Trained networks as files for other programs: ONNX, torch.export and safetensors.
 
 Each is one file, takes any number of clouds and of points, and carries `model.metadata`: the
-`class_names`, and how its training data was prepared (`num_points` of a cloud, `in_channels` of a
-point, `up_axis`, `center` and `scale` of the coordinates). What nobody knows is left out. Points
-are `(B, N, in_channels)` in the parameters' dtype, logits `(B, num_classes)`.
+`class_names`, how its training data was prepared (`num_points` of a cloud, `in_channels` of a
+point, `up_axis`, `center` and `scale` of the coordinates), and the `temperature` that the logits
+are divided by before the softmax. What nobody knows is left out. Points are `(B, N, in_channels)`
+in the parameters' dtype, logits `(B, num_classes)`.
 
 Networks that find neighbors carry the search with them (sharedmlp.ops.neighbors.exported): it needs
 a program with float64, as torch and ONNX Runtime on CPUs and CUDA have it, and memory for the
@@ -15,14 +16,18 @@ To run `model.onnx` (metadata are strings; those that were none before, in JSON)
 
     session = onnxruntime.InferenceSession("model.onnx")
     (logits,) = session.run(["logits"], {"points": points})  # NumPy, float32
-    class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+    known = session.get_modelmeta().custom_metadata_map
+    class_names = json.loads(known["class_names"])
+    probabilities = scipy.special.softmax(logits / float(known.get("temperature", 1)), axis=1)
 
 To run `model.pt2`, which needs torch but not this package:
 
     files = {"metadata.json": ""}
     network = torch.export.load("model.pt2", extra_files=files).module()
     logits = network(points)
-    class_names = json.loads(files["metadata.json"])["class_names"]
+    known = json.loads(files["metadata.json"])
+    class_names = known["class_names"]
+    probabilities = (logits / known.get("temperature", 1)).softmax(dim=1)
 
 To go on with `model.safetensors`, in this package, on any backend:
 
@@ -31,6 +36,7 @@ To go on with `model.safetensors`, in this package, on any backend:
     model = load_safetensors("model.safetensors", backend="conv1d")
     logits = model(points)
     class_names = model.metadata["class_names"]
+    probabilities = (logits / model.metadata.get("temperature", 1)).softmax(dim=1)
 """
 
 from __future__ import annotations

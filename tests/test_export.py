@@ -26,6 +26,7 @@ METADATA = {
     "up_axis": "y",
     "center": "mean",
     "scale": "unit sphere",
+    "temperature": 0.5,
 }
 # One cloud, one point, and numbers that the network was not traced with.
 SHAPES = [(1, 1), (1, 300), (2, 1), (5, 33)]
@@ -167,7 +168,7 @@ def test_onnx_says_what_it_is(files):
     assert (points.name, points.shape) == ("points", ["batch", "points", 6])
     assert (logits.name, logits.shape) == ("logits", ["batch", 4])
     saved = dict(session.get_modelmeta().custom_metadata_map)
-    for name in ("class_names", "num_points", "in_channels"):
+    for name in ("class_names", "num_points", "in_channels", "temperature"):
         saved[name] = json.loads(saved[name])
     assert saved == {**METADATA, "in_channels": 6}
 
@@ -314,6 +315,8 @@ def test_the_command_writes_beside_the_checkpoint_and_prints_the_figure(checkpoi
     assert "100.00% of the predictions are equal" in printed
     assert str(path) in printed
     model = load_safetensors(path)
+    for name in ("trained_on", "temperature", "validation"):
+        assert model.metadata.pop(name)
     assert model.metadata == {
         "class_names": list(CLASSES),
         "in_channels": 3,

@@ -13,8 +13,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch import distributed
 
+from sharedmlp.cli.predict_split import add_predict_arguments, predict_test_split
 from sharedmlp.cli.recipes import resolve_recipes
-from sharedmlp.data import DataError
 from sharedmlp.train import (
     AtomicCheckpointIO,
     BaseTask,
@@ -23,19 +23,16 @@ from sharedmlp.train import (
     PointCloudDataModule,
     StopOnSignal,
 )
-from sharedmlp.train.callbacks.prediction_writer import PredictionWriter
+from sharedmlp.train.calibration import describe_temperature
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
 from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
     ExtensibleCLI,
-    add_callback,
     read_hyperparameters,
     remove_callbacks,
     replace_checkpoint_io,
     silence_lightning,
-    was_interrupted,
 )
-from sharedmlp.utils.files import file_sha256
 
 _DEFAULT_TASK = ClassificationTask
 _DEFAULT_CLASS_PATH = f"sharedmlp.train.{_DEFAULT_TASK.__name__}"
@@ -67,14 +64,9 @@ class SharedMLPCLI(ExtensibleCLI):
         return subcommands
 
     def add_subcommand_arguments(self, subcommand: str, parser: LightningArgumentParser) -> None:
-        """Add the file of `predict`."""
+        """Add the arguments of `predict`."""
         if subcommand == "predict":
-            parser.add_argument(
-                "--output",
-                type=str | None,
-                help="The CSV file; predictions.csv in the folder of the run by default. If an "
-                "interrupted prediction left FILE.part, it is continued.",
-            )
+            add_predict_arguments(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoints, the test after a fit, and what the model learns from the data."""
@@ -188,6 +180,8 @@ class SharedMLPCLI(ExtensibleCLI):
         # None in a fast_dev_run, which writes no checkpoint and tests the network as it is.
         best, last = (None, None) if self._dry else (c.best_model_path for c in callbacks[:2])
         written: dict[str, Any] = {"best checkpoint": best, "last checkpoint": last}
+        if best and self.trainer.is_global_zero:
+            written |= describe_temperature(best)
         if self.config.fit.test_after_fit:
             # It would put the weights in training in place of the averaged ones that were chosen.
             remove_callbacks(self.trainer, WeightAveraging)
@@ -217,29 +211,12 @@ class SharedMLPCLI(ExtensibleCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write the answer of a checkpoint for each cloud of the test split, as it is known."""
-        if not isinstance(self.model, ClassificationTask):
-            raise DataError(
-                "predict writes the probabilities of classes: expected a ClassificationTask, got "
-                f"{type(self.model).__name__}; use trainer.predict in a script"
-            )
-        if self.trainer.world_size > 1:
-            raise ValueError("predict writes one file from one process: add --trainer.devices 1")
         config = self.config.predict
         path = Path(config.output or self._log_dir() / "predictions.csv")
-        source = _describe_source(config)
-        with PredictionWriter(path, source, self.model.class_names) as writer:
-            if not self._dry:
-                add_callback(self.trainer, writer)
-            try:
-                self.trainer.predict(**kwargs, weights_only=True, return_predictions=False)
-            except SystemExit:  # Lightning's answer to an interrupt
-                if was_interrupted(self.trainer) and writer.table:
-                    how = f"to continue, run the same command with --output {path}"
-                    writer.table.exit_interrupted(how)
-                raise
-            if writer.table:
-                writer.table.finish()
-                self._print_paths({"checkpoint": config.ckpt_path, "predictions": path})
+        options = {"config": config, "path": path, "dry": self._dry, **kwargs}
+        written = predict_test_split(self.trainer, **options)
+        if written:
+            self._print_paths(written)
 
     def _report_test(self, ckpt_path: str | None) -> dict[str, Path]:
         return self.model.report_test(None if self._dry else self._log_dir(), ckpt_path)
@@ -302,11 +279,3 @@ def _config_key(option: str) -> str:
     name = option.removeprefix("model.")
     known = name.split(".")[0] in ("class_path", "init_args", "dict_kwargs")
     return option if known else f"model.init_args.{name}"
-
-
-def _describe_source(config: Any) -> dict[str, Any]:
-    """Return what predictions depend on: the checkpoint and the data, not how it is loaded."""
-    data = config.data.as_dict()
-    for name in ("batch_size", "num_workers"):
-        data.get("init_args", {}).pop(name, None)
-    return {"checkpoint": file_sha256(config.ckpt_path), "data": data}

@@ -69,8 +69,22 @@ def longest_name(files: Sequence[Path]) -> int:
     return max(len(str(file)) for file in files)
 
 
-def format_answer(path: Path, probabilities: Tensor, model: PointCloudModel, width: int) -> str:
-    """Return a line with the three largest probabilities, aligned with those of other files."""
+def format_answer(
+    path: Path,
+    probabilities: Tensor,
+    model: PointCloudModel,
+    width: int,
+    degrees: float | None = None,
+) -> str:
+    """Return a line with the three largest probabilities, aligned with those of other files.
+
+    Args:
+        path: The file.
+        probabilities: `(num_classes,)`.
+        model: The network.
+        width: The length of the longest name of a file.
+        degrees: By how much the cloud was turned; None if it was seen in one turn alone.
+    """
     class_names = model.metadata["class_names"]
     name_width = max(map(len, class_names))
     # The name of a file may be no valid text, but what is printed has to be.
@@ -80,7 +94,8 @@ def format_answer(path: Path, probabilities: Tensor, model: PointCloudModel, wid
         f"{class_names[label]:<{name_width}} {probability:6.1%}"
         for probability, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
-    return "   ".join([f"{name:<{width}}", *answers])
+    turned = [] if degrees is None else [f"turned {degrees:.0f}°"]
+    return "   ".join([f"{name:<{width}}", *answers, *turned])
 
 
 def exit_if_failed(failures: Sequence[str], files: Sequence[Path]) -> None:

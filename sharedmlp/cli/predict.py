@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from sharedmlp.cli.network import (
@@ -21,7 +20,13 @@ from sharedmlp.cli.network import (
     make_file_parser,
 )
 from sharedmlp.data import MeshReadError, find_cloud_files
-from sharedmlp.inference.predict import predict_files
+from sharedmlp.inference.predict import FileAnswer, classify_files
+from sharedmlp.reports.likeness import (
+    AnswerCheck,
+    compare_up_axes,
+    describe_network,
+    network_name,
+)
 from sharedmlp.reports.prediction_table import (
     PredictionTable,
     answer_cells,
@@ -48,38 +53,63 @@ def run(args: Sequence[str]) -> None:
         "With --config or --data, `sharedmlp predict` is about the test split of that data instead."
     )
     parser.add_argument("--output", type=Path, help="a CSV file for all probabilities")
+    parser.add_argument(
+        "--rotations",
+        type=int,
+        default=1,
+        metavar="N",
+        help="answer with the most confident of N turns about the up axis, such as 12: for objects "
+        "that stand upright and face any way. A little less accurate on those that face as the "
+        "training data do, and N times as slow",
+    )
     options = parser.parse_args(args)
+    if options.rotations < 1:
+        parser.error(f"--rotations is at least 1, each cloud as it is, got {options.rotations}")
     files = find_cloud_files(options.paths)
     for folder in options.paths:
         _print_left_out(folder, files)
     model = load_network(parser, options.ckpt_path)
     class_names, width = model.metadata["class_names"], longest_name(files)
+    weights = options.ckpt_path.name if options.ckpt_path else "this package"
+    told = describe_network(network_name(model), weights, model.metadata)
+    told += [f"note: {line}" for line in compare_up_axes(files, model.metadata, options.up_axis)]
+    print(*told, sep="\n", file=sys.stderr)
+    check = AnswerCheck(model.metadata, rotations=options.rotations)
     table = None
     if options.output:
         source = {
             "checkpoint": options.ckpt_path and file_sha256(options.ckpt_path),
             "seed": options.seed,
             "up_axis": options.up_axis,
+            "rotations": options.rotations,
         }
         with exit_on_error(parser):
-            columns = ["file", *answer_columns(class_names)]
+            columns = ["file", *answer_columns(class_names, options.rotations)]
             table = PredictionTable(options.output, columns, files, source)
     done = table.done if table else 0
     left = files[done:]
-    answers = predict_files(model, left, seed=options.seed, up_axis=options.up_axis)
+    answers = classify_files(
+        model, left, seed=options.seed, up_axis=options.up_axis, rotations=options.rotations
+    )
     failures: list[str] = []
     with exit_on_error(parser), _resumable(table), _progress(answers, done, files) as bar:
         for path, answer in bar:
-            bad = isinstance(answer, MeshReadError)
+            if isinstance(answer, MeshReadError):
+                if table:
+                    table.append(str(answer))
+                else:
+                    failures.append(str(answer))
+                continue
+            degrees = answer.degrees if options.rotations > 1 else None
+            check.add(answer.probabilities, answer.num_points)
             if table:
-                table.append(str(answer) if bad else answer_cells(answer, class_names))
-            elif bad:
-                failures.append(str(answer))
-            if not bad:
-                say = bar.write if sys.stderr.isatty() else print
-                say(format_answer(path, answer, model, width))
+                table.append(answer_cells(answer.probabilities, class_names, degrees))
+            say = bar.write if sys.stderr.isatty() else print
+            say(format_answer(path, answer.probabilities, model, width, degrees))
         if table:
             failures = table.finish()
+    for line in check.warnings():
+        print(f"warning: {line}", file=sys.stderr)
     if options.output and len(failures) < len(files):
         print(f"predictions  {options.output}")
     exit_if_failed(failures, files)
@@ -116,7 +146,7 @@ def _resumable(table: PredictionTable | None) -> Iterator[None]:
 
 
 def _progress(
-    answers: Iterator[tuple[Path, Tensor | MeshReadError]], done: int, files: Sequence[Path]
+    answers: Iterator[tuple[Path, FileAnswer | MeshReadError]], done: int, files: Sequence[Path]
 ) -> Any:
     """Show how many files are done: on a terminal below the answers, else now and then."""
     if done:

@@ -17,6 +17,7 @@ from sharedmlp.cli.network import (
 )
 from sharedmlp.data import MeshReadError, find_cloud_files
 from sharedmlp.inference.predict import read_network_cloud
+from sharedmlp.reports.calibration import calibrated_probabilities
 from sharedmlp.reports.classification import write_text
 
 _MOST_DRAWN = 16  # of a picture, which has three panels of each file
@@ -93,7 +94,7 @@ def run(args: Sequence[str]) -> None:
                 failures.append(str(error))
                 continue
             with torch.no_grad():
-                probabilities = model(points[None])[0].softmax(dim=0)
+                probabilities = calibrated_probabilities(model(points[None])[0], model.metadata)
             answer = model.metadata["class_names"][int(probabilities.argmax())]
             title = f"{path.name}\n{answer} {float(probabilities.max()):.1%}"
             choice = {"point": options.point, "layer": options.layer}

@@ -35,6 +35,7 @@ from sharedmlp.data.transforms import (
     RandomRotation,
     RandomScale,
     RandomTranslation,
+    rotate_about_up,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "read_mesh",
     "read_modelnet40_normals_class_names",
     "recognize_layout",
+    "rotate_about_up",
     "sample_points",
     "stratified_split",
     "summarize_left_out",

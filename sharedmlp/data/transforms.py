@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sharedmlp.data.io.cloud import vector_columns
+
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -28,6 +30,34 @@ class Compose:
         return points
 
 
+def rotate_about_up(
+    points: Tensor, angles: Tensor, up_axis: str, features: Sequence[str] = ("normals",)
+) -> Tensor:
+    """Rotate every cloud, and its normals, by an angle of its own about the up axis.
+
+    Args:
+        points: `(B, N, C)` with x, y, z first, and the features after them.
+        angles: `(B,)`, in radians.
+        up_axis: "x", "y" or "z".
+        features: What the columns after the coordinates are (`read_cloud`); only normals turn.
+
+    Returns:
+        The same shape; a copy.
+    """
+    up = _axis_index(up_axis)
+    first, second = (up + 1) % 3, (up + 2) % 3
+    rotation = points.new_zeros(len(points), 3, 3)
+    rotation[:, up, up] = 1
+    rotation[:, first, first] = rotation[:, second, second] = angles.cos()
+    rotation[:, second, first] = angles.sin()
+    rotation[:, first, second] = -angles.sin()
+    transposed = rotation.transpose(1, 2)
+    rotated = points.clone()
+    for start in vector_columns(points.shape[-1], features):
+        rotated[..., start : start + 3] = points[..., start : start + 3] @ transposed
+    return rotated
+
+
 class RandomRotation:
     """Rotate every cloud, and its normals, by its own angle about the up axis.
 
@@ -42,18 +72,7 @@ class RandomRotation:
         """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         angles = 2 * math.pi * _uniform((len(points),), generator, points)
-        up = self.up
-        first, second = (up + 1) % 3, (up + 2) % 3
-        rotation = points.new_zeros(len(points), 3, 3)
-        rotation[:, up, up] = 1
-        rotation[:, first, first] = rotation[:, second, second] = angles.cos()
-        rotation[:, second, first] = angles.sin()
-        rotation[:, first, second] = -angles.sin()
-        transposed = rotation.transpose(1, 2)
-        parts = [points[..., :3] @ transposed, points[..., 3:]]
-        if points.shape[-1] >= 6:
-            parts[1:] = [points[..., 3:6] @ transposed, points[..., 6:]]
-        return torch.cat(parts, dim=-1)
+        return rotate_about_up(points, angles, "xyz"[self.up])
 
 
 class RandomJitter:

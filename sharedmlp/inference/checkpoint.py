@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sharedmlp.models import PointCloudModel, create_model
-from sharedmlp.models.saved import read_metadata
+from sharedmlp.models.saved import trained_metadata
 
 _EXPECTED = (
     "expected one that `sharedmlp fit` wrote, such as "
@@ -24,7 +24,8 @@ def load_trained(path: str | Path, **options: Any) -> PointCloudModel:
     """Make the network of a checkpoint that `sharedmlp fit` wrote, in evaluation mode.
 
     Its `metadata` has `class_names` and, as far as the checkpoint knows them, `num_points`,
-    `up_axis`, `center` and `scale` of the clouds.
+    `up_axis`, `center` and `scale` of the clouds, what the network was `trained_on`, the
+    `temperature` of its probabilities, and its `validation`.
 
     Args:
         path: The checkpoint.
@@ -56,10 +57,7 @@ def load_trained(path: str | Path, **options: Any) -> PointCloudModel:
     except RuntimeError as error:
         first = " ".join(str(error).split())
         raise ValueError(f"{path} has other weights than those of {name!r}: {first}") from error
-    model.metadata = {
-        "class_names": class_names,
-        **read_metadata(checkpoint.get("preprocessing", {})),
-    }
+    model.metadata = trained_metadata(checkpoint)
     return model.eval()
 
 

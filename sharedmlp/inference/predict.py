@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from sharedmlp.data import (
     turn_up_axis,
 )
 from sharedmlp.models import PointCloudModel
+from sharedmlp.reports.answers import classify_clouds
 
 # If a network does not say how many points its clouds had.
 _NUM_POINTS = 1024
@@ -74,12 +77,29 @@ def read_network_cloud(
     return cloud.to(next(model.parameters()))
 
 
+@dataclass(frozen=True)
+class FileAnswer:
+    """What a network says of a file.
+
+    Attributes:
+        probabilities: `(num_classes,)` on the CPU, at the temperature of the network.
+        degrees: By how much the cloud was turned about the up axis before it was classified.
+        num_points: How many points were drawn; a file of points may hold fewer than the network
+            was trained on.
+    """
+
+    probabilities: Tensor
+    degrees: float
+    num_points: int
+
+
 def predict_files(
     model: PointCloudModel,
     paths: Sequence[str | Path],
     *,
     seed: int = 0,
     up_axis: str | None = None,
+    rotations: int = 1,
 ) -> Iterator[tuple[Path, Tensor | MeshReadError]]:
     """Classify files, a few at a time; one that cannot be read does not stop the others.
 
@@ -88,18 +108,56 @@ def predict_files(
         paths: The files.
         seed: As of `read_network_cloud`.
         up_axis: As of `read_network_cloud`.
+        rotations: In how many turns about the up axis each cloud is seen, of which the most
+            confident answers: for objects that stand upright and face any way.
 
     Yields:
-        Of each file, in their order, its path and either its probabilities `(num_classes,)` on
-        the CPU or why it cannot be read.
+        Of each file, in their order, its path and either its probabilities `(num_classes,)`, on
+        the CPU and at the temperature of the network, or why it cannot be read.
 
     Raises:
-        ValueError: As `read_network_cloud`.
+        ValueError: As `read_network_cloud`; or if `rotations` is below 1, or above 1 for a network
+            that does not know its up axis.
     """
+    answers = classify_files(model, paths, seed=seed, up_axis=up_axis, rotations=rotations)
+    for path, answer in answers:
+        yield path, answer.probabilities if isinstance(answer, FileAnswer) else answer
+
+
+def classify_files(
+    model: PointCloudModel,
+    paths: Sequence[str | Path],
+    *,
+    seed: int = 0,
+    up_axis: str | None = None,
+    rotations: int = 1,
+) -> Iterator[tuple[Path, FileAnswer | MeshReadError]]:
+    """Classify files as `predict_files` does, and yield more of each than its probabilities.
+
+    Args:
+        model: As of `predict_files`.
+        paths: As of `predict_files`.
+        seed: As of `predict_files`.
+        up_axis: As of `predict_files`.
+        rotations: As of `predict_files`.
+
+    Raises:
+        ValueError: As `predict_files`.
+    """
+    if rotations > 1 and "up_axis" not in model.metadata:
+        raise ValueError(
+            "the network does not know which axis points up in the clouds that it was trained on "
+            "(metadata['up_axis']), so that they cannot be turned about it: leave rotations out"
+        )
+    turns: dict[str, Any] = {
+        "rotations": rotations,
+        "up_axis": model.metadata.get("up_axis", "z"),
+        "features": model.metadata.get("features", _FEATURES.get(model.in_channels, ())),
+    }
     for start in range(0, len(paths), _BATCH_SIZE):
         some = [Path(path) for path in paths[start : start + _BATCH_SIZE]]
         clouds: dict[int, Tensor] = {}
-        answers: dict[int, Tensor | MeshReadError] = {}
+        answers: dict[int, FileAnswer | MeshReadError] = {}
         for place, path in enumerate(some):
             try:
                 clouds[place] = read_network_cloud(model, path, seed=seed, up_axis=up_axis)
@@ -109,7 +167,11 @@ def predict_files(
         for size in {len(cloud) for cloud in clouds.values()}:
             places = [place for place, cloud in clouds.items() if len(cloud) == size]
             with torch.no_grad():
-                logits = model(torch.stack([clouds[place] for place in places]))
-            answers |= zip(places, logits.softmax(dim=1).cpu(), strict=True)
+                batch = torch.stack([clouds[place] for place in places])
+                found = classify_clouds(model, batch, model.metadata, **turns)
+            for place, probabilities, degrees in zip(
+                places, found.probabilities.cpu(), found.degrees.tolist(), strict=True
+            ):
+                answers[place] = FileAnswer(probabilities, degrees, size)
         for place, path in enumerate(some):
             yield path, answers[place]

@@ -50,8 +50,9 @@ class PointCloudClassifier(PointCloudModel):
     def reset_classifier(self, num_classes: int) -> None:
         """Make a new last layer for another number of classes; the layers before it stay.
 
-        The `class_names` of `metadata`, which name other classes, go. `num_classes=0` takes the
-        whole head away, and from there another number makes a whole new one.
+        What `metadata` says of the old one goes: the `class_names`, the `temperature` and the
+        `validation`. `num_classes=0` takes the whole head away, and from there another number makes
+        a whole new one.
 
         Raises:
             ValueError: If the number is negative.
@@ -60,7 +61,8 @@ class PointCloudClassifier(PointCloudModel):
             raise ValueError(f"expected num_classes >= 0 (0 for features), got {num_classes}")
         old = self.head
         self.architecture["num_classes"] = self.options["num_classes"] = num_classes
-        self.metadata.pop("class_names", None)
+        for name in ("class_names", "temperature", "validation"):
+            self.metadata.pop(name, None)
         new = self._make_head().to(next(self.parameters())).train(self.training)
         if isinstance(old, SharedMLP) and isinstance(new, SharedMLP):
             for number, layer in enumerate(old.layers[:-1]):

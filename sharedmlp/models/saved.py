@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.models.registry import RegisteredModel, get_model, registered_as
 from sharedmlp.models.third_party.pointnet import network_of
+
+# What a network says of its validation, and the largest value of each.
+_VALIDATION = {"clouds": math.inf, "accuracy": 1.0, "confidence": 1.0}
 
 
 def describe_model(model: PointCloudModel) -> dict[str, str]:
@@ -40,5 +44,43 @@ def described_model(
 
 
 def read_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a file in today's words: `center` was written `centre` before."""
+    """Return the metadata of a file in today's words: `center` was written `centre` before.
+
+    Raises:
+        ValueError: If the temperature is not a positive number, or the validation not numbers.
+    """
+    temperature = metadata.get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise ValueError(
+            f"the temperature of a network is a positive number, got {temperature!r}: correct or "
+            "remove it in the metadata of the file"
+        )
+    seen = metadata.get("validation", _VALIDATION)
+    if not isinstance(seen, Mapping) or not all(
+        isinstance(seen.get(name), int | float) and 0 <= seen[name] <= most
+        for name, most in _VALIDATION.items()
+    ):
+        raise ValueError(
+            "the validation of a network is the number of clouds, and its accuracy and confidence "
+            f"from 0 to 1, got {seen!r}: correct or remove it in the metadata of the file"
+        )
     return {"center" if name == "centre" else name: value for name, value in metadata.items()}
+
+
+def trained_metadata(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of the network in a checkpoint of a training.
+
+    Args:
+        checkpoint: As `sharedmlp fit` writes it: `class_names` among the `hyper_parameters`, what
+            clouds have to be like under `preprocessing`, and what is known of the training and its
+            validation under `metadata`. Older ones have less.
+
+    Raises:
+        ValueError: As `read_metadata`.
+    """
+    names = checkpoint.get("hyper_parameters", {}).get("class_names")
+    return {
+        **({} if names is None else {"class_names": list(names)}),
+        **read_metadata(checkpoint.get("preprocessing", {})),
+        **read_metadata(checkpoint.get("metadata", {})),
+    }

@@ -164,15 +164,25 @@ class PredictionTable:
         )
 
 
-def answer_columns(class_names: Sequence[str]) -> list[str]:
-    """Return the header of what `answer_cells` returns."""
-    return ["prediction", *(f"p({name})" for name in class_names)]
+def answer_columns(class_names: Sequence[str], rotations: int = 1) -> list[str]:
+    """Return the header of what `answer_cells` returns, for clouds seen in so many turns."""
+    turned = ["rotation"] if rotations > 1 else []
+    return ["prediction", *turned, *(f"p({name})" for name in class_names)]
 
 
-def answer_cells(probabilities: Tensor, class_names: Sequence[str]) -> Cells:
-    """Return the most probable class, and all probabilities in the order of the classes."""
+def answer_cells(
+    probabilities: Tensor, class_names: Sequence[str], degrees: float | None = None
+) -> Cells:
+    """Return the most probable class, and all probabilities in the order of the classes.
+
+    Args:
+        probabilities: `(num_classes,)`.
+        class_names: The names of the classes.
+        degrees: By how much the cloud was turned; None if it was seen in one turn alone.
+    """
     shares = [f"{value:.6f}" for value in probabilities.tolist()]
-    return [class_names[int(probabilities.argmax())], *shares]
+    turned = [] if degrees is None else [f"{degrees:g}"]
+    return [class_names[int(probabilities.argmax())], *turned, *shares]
 
 
 def _lock(file: Any, part: Path) -> None:

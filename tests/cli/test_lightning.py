@@ -117,6 +117,8 @@ def test_fit_ends_with_a_table_and_the_paths_of_what_it_wrote(inside):
     assert f"{report['mean_class_accuracy']:.2%}" in printed.split("mean class accuracy")[1]
     assert all(any(line.startswith(name) for line in lines) for name in CLASSES)
     assert sum(map(sum, report["confusion"])) == 9
+    (temperature,) = (line for line in lines if line.startswith("temperature "))
+    assert "fitted on 6 validation clouds" in temperature
     for path in (
         BEST,
         LAST,
@@ -260,7 +262,8 @@ def test_predict_writes_what_the_network_says_of_every_test_cloud(inside, backen
     dataset = data.datasets["test"]
     assert len(rows) == len(dataset) == 9
     with torch.no_grad():
-        expected = task(dataset.__getitems__(range(9))["points"]).softmax(1)
+        logits = task(dataset.__getitems__(range(9))["points"])
+    expected = (logits / task.model.metadata["temperature"]).softmax(1)
     for row, name, probabilities in zip(rows, dataset.pool.names, expected, strict=True):
         assert list(row) == ["cloud", "label", "prediction", *(f"p({c})" for c in CLASSES)]
         assert row["cloud"] == name
@@ -268,6 +271,18 @@ def test_predict_writes_what_the_network_says_of_every_test_cloud(inside, backen
         assert row["prediction"] == CLASSES[int(probabilities.argmax())]
         found = torch.tensor([float(row[f"p({c})"]) for c in CLASSES])
         torch.testing.assert_close(found, probabilities, rtol=0, atol=1e-5)
+
+
+def test_predict_on_data_tells_the_network_and_takes_the_most_confident_turn(inside, capsys):
+    arguments = ["--config", "tiny.yaml", "--ckpt_path", BEST, "--output", "turned.csv"]
+    main(["predict", *arguments, "--rotations", "3"])
+    lines = capsys.readouterr().err.splitlines()
+    (first,) = (line for line in lines if line.startswith("pointnet_vanilla of best.ckpt, trained"))
+    assert first.endswith("trained on 12 clouds of tree (32 points, z up)")
+    with Path("turned.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["rotation"] for row in rows} <= {"0", "120", "240"}
+    assert len(rows) == 9
 
 
 def test_validate_reports_the_validation_clouds(inside, capsys):

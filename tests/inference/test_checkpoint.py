@@ -9,8 +9,11 @@ from torch import nn
 
 from sharedmlp.data import normalize_points
 from sharedmlp.inference.checkpoint import load_trained
+from sharedmlp.models.saved import read_metadata
 from tests.tolerances import assert_close
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
+
+FROM_TRAINING = {"trained_on", "temperature", "validation"}
 
 
 class NormalizedDataModule(ArrayDataModule):
@@ -36,7 +39,11 @@ def test_the_network_comes_back_ready_to_use_on_any_backend(tmp_path):
     model = load_trained(path)
     assert not model.training
     assert model.options["backend"] == "conv1d"
-    assert model.metadata == {
+    metadata = dict(model.metadata)
+    assert metadata.pop("trained_on") == {"clouds": 21}
+    assert metadata.pop("temperature") > 0
+    assert metadata.pop("validation").keys() == {"clouds", "accuracy", "confidence"}
+    assert metadata == {
         "class_names": list(CLASSES),
         "num_points": 11,
         "up_axis": "y",
@@ -56,9 +63,12 @@ def test_what_was_not_seen_is_not_claimed(tmp_path):
     path = tmp_path / "a.ckpt"
     fit(path, ArrayDataModule())  # neither centered nor scaled
     metadata = load_trained(path).metadata
-    assert metadata == {"class_names": list(CLASSES), "num_points": 16, "up_axis": "z"}
+    assert metadata.keys() == {"class_names", "num_points", "up_axis", *FROM_TRAINING}
     checkpoint = torch.load(path, weights_only=True)  # noqa: TID251 - plain values
-    del checkpoint["preprocessing"]  # of a data module of one's own, or of an older version
+    del (
+        checkpoint["preprocessing"],
+        checkpoint["metadata"],
+    )  # of a data module of one's own, or of an older version
     torch.save(checkpoint, path)
     assert load_trained(path).metadata == {"class_names": list(CLASSES)}
 
@@ -70,7 +80,24 @@ def test_loaders_of_ones_own_know_nothing(tmp_path):
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, data.val_dataloader(), data.val_dataloader())
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    assert load_trained(tmp_path / "a.ckpt").metadata == {"class_names": list(CLASSES)}
+    metadata = load_trained(tmp_path / "a.ckpt").metadata
+    assert metadata.keys() == {"class_names", "temperature", "validation"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": 0.0}, "temperature of a network is a positive number, got 0.0"),
+        ({"temperature": float("nan")}, "temperature of a network is a positive number, got nan"),
+        ({"temperature": "1"}, "temperature of a network is a positive number, got '1'"),
+        ({"validation": {"clouds": 3, "accuracy": 2.0, "confidence": 0.5}}, "from 0 to 1, got"),
+        ({"validation": {"clouds": 3}}, "from 0 to 1, got"),
+        ({"validation": 0.5}, "from 0 to 1, got"),
+    ],
+)
+def test_metadata_that_cannot_be_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        read_metadata(wrong)
 
 
 def test_another_file_is_an_error_that_says_what_was_expected(tmp_path):

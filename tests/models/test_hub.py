@@ -15,7 +15,7 @@ from sharedmlp.models import PointNet
 from tests.formula import randomize
 from tests.tolerances import assert_close
 
-METADATA = {"class_names": ["a", "b", "c", "d"], "up_axis": "y"}
+METADATA = {"class_names": ["a", "b", "c", "d"], "up_axis": "y", "temperature": 0.5}
 OPTIONS: dict[str, Any] = {
     "in_channels": 6,
     "transforms": False,

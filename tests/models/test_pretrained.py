@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def test_it_is_the_same_network_on_every_backend():
     assert model.metadata["up_axis"] == "z"
     assert model.metadata["scale"] == "unit sphere"
     assert model.options["search_precision"] == "float32"
+    card = (WEIGHTS / "pointnet_vanilla_modelnet40.md").read_text()
+    assert model.metadata["trained_on"] == {"data": "ModelNet40", "clouds": 8858}
+    assert f"a temperature of {model.metadata['temperature']:.3f} " in card
+    seen = model.metadata["validation"]
+    assert f"which this is | {seen['accuracy']:.1%} |" in card
+    assert f"mean confidence ({seen['confidence']:.1%})" in card
     points = make_clouds()
     for backend in ("conv1d", "conv2d"):
         other = make(backend=backend, fused=False)
@@ -57,7 +64,7 @@ def test_with_other_classes_only_the_last_layer_is_new():
     model, other = make(), make(num_classes=7, backend="conv1d")
     assert not other.training
     assert other.architecture["num_classes"] == 7
-    assert "class_names" not in other.metadata
+    assert not {"class_names", "temperature", "validation"} & other.metadata.keys()
     assert other.metadata["up_axis"] == "z"
     assert other(make_clouds()).shape == (3, 7)
     features = [network.global_pool(network.local_mlp(make_clouds())) for network in (model, other)]
@@ -104,3 +111,16 @@ def test_the_limits_on_the_card_are_measured_as_it_says(tmp_path, capsys):
         exec(compile(code.replace("FOLDER", str(root)), path.name, "exec"), {})
     turned, thinned = map(json.loads, capsys.readouterr().out.splitlines())
     assert (len(turned), len(thinned)) == (6, 5)
+
+
+@pytest.mark.slow
+def test_the_temperature_is_measured_as_the_card_says(tmp_path, capsys, monkeypatch):
+    root = write_hdf5(tmp_path / "set", train=(30, 30, 30))
+    script = Path(__file__).parents[2] / "scripts" / "calibrate_weights.py"
+    monkeypatch.setattr(sys, "argv", [script.name, str(root), "--rotations", "2"])
+    before = [path.read_bytes() for path in WEIGHTS.iterdir()]
+    runpy.run_path(str(script), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "10 halves, temperature of the other half: " in printed
+    assert "turned, rotations 2: accuracy " in printed
+    assert [path.read_bytes() for path in WEIGHTS.iterdir()] == before

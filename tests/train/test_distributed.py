@@ -139,6 +139,7 @@ def evaluate(world_size, stage, count):
         "batches": getattr(recorder, "val" if stage == "validate" else "test"),
         "confusion": task.test_confusion.compute() if stage == "test" else torch.zeros(()),
         "mistakes": task.test_mistakes,
+        "calibration": task.calibration.metadata(task.global_step),
     }
 
 
@@ -268,6 +269,9 @@ def check_evaluation(results, whole):
         assert torch.equal(result["confusion"], whole["confusion"])
         assert result["mistakes"] == sorted(whole["mistakes"])
         assert result["logged"].keys() == whole["logged"].keys()
+        for name, value in result["calibration"].items():
+            assert value == pytest.approx(whole["calibration"][name], rel=1e-4)
+        assert result["calibration"].keys() == whole["calibration"].keys()
         for name, value in result["logged"].items():
             torch.testing.assert_close(value, whole["logged"][name], rtol=0, atol=1e-9, msg=name)
 

@@ -211,13 +211,23 @@ def turn_up_axis(
     turned = np.array(points, dtype=np.float64)
     if source != target:
         old, new = _AXES.index(source), _AXES.index(target)
-        start, starts = 3, [0]
-        for name in features:
-            if name == "normals" and turned.shape[-1] >= start + 3:
-                starts.append(start)
-            start += FEATURE_CHANNELS[name]
-        for start in starts:
+        for start in vector_columns(turned.shape[-1], features):
             up = turned[..., start + old].copy()
             turned[..., start + old] = -turned[..., start + new]
             turned[..., start + new] = up
     return turned
+
+
+def vector_columns(channels: int, features: Sequence[str]) -> list[int]:
+    """Return the first columns of what turns with a cloud: its coordinates and its normals.
+
+    Args:
+        channels: How many columns there are.
+        features: What the columns after the coordinates are (`read_cloud`).
+    """
+    start, starts = 3, [0]
+    for name in features:
+        if name == "normals" and channels >= start + 3:
+            starts.append(start)
+        start += FEATURE_CHANNELS[name]
+    return starts

@@ -12,6 +12,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from sharedmlp.models import create_model
+from sharedmlp.models.saved import trained_metadata
+from sharedmlp.reports.answers import classify_clouds
+from sharedmlp.train.calibration import ValidationCalibration, describe_training_data
 from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.metrics import MeanClassAccuracy
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
@@ -56,6 +59,8 @@ class ClassificationTask(BaseTask):
         test_confusion: The confusion matrix of the last test, by `test_confusion.compute()`: a row
             a true class, a column a predicted one.
         test_mistakes: `[index, label, prediction]` of each cloud that the last test misclassified.
+        calibration: The temperature of the last validation.
+        rotations: In how many turns about the up axis `predict_step` sees a cloud.
 
     Raises:
         ValueError: If a name is unknown or a number out of range.
@@ -95,6 +100,8 @@ class ClassificationTask(BaseTask):
         self.class_names = list(class_names)
         self.test_confusion = MulticlassConfusionMatrix(len(class_names), validate_args=False)
         self.test_mistakes: list[list[int]] = []
+        self.calibration = ValidationCalibration()
+        self.rotations = 1
 
     def configure_models(self) -> nn.Module:
         """Return the named classifier."""
@@ -124,6 +131,41 @@ class ClassificationTask(BaseTask):
             ),
             "mean_class_accuracy": MeanClassAccuracy(num_classes, validate_args=False),
         }
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the logits of the validation before."""
+        self.calibration.start(self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accumulate the validation metrics, and what the temperature is fitted to."""
+        logits = self(batch["points"])
+        self.log_evaluation("val", logits, batch["label"])
+        self.calibration.update(logits, batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Fit the temperature, to be saved with the weights that were validated."""
+        self.calibration.finish(self.trainer)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the network was trained on, and its temperature.
+
+        Raises:
+            FloatingPointError: If a weight is not finite.
+        """
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["metadata"] = {
+            **describe_training_data(attached_datamodule(self.trainer)),
+            **self.calibration.metadata(self.global_step),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the metadata of the network as well.
+
+        Raises:
+            DataError: If the weights were trained on other classes.
+        """
+        super().on_load_checkpoint(checkpoint)
+        self.model.metadata = trained_metadata(checkpoint)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the test metrics, the confusion matrix and the mistakes.
@@ -169,11 +211,26 @@ class ClassificationTask(BaseTask):
         )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Return "index", "label", "prediction" (B,) and "probabilities" (B, num_classes)."""
-        probabilities = self(batch["points"]).softmax(dim=1)
+        """Return the answer of each cloud; with `rotations`, that of its most confident turn.
+
+        Returns:
+            "index", "label", "prediction" `(B,)`, "probabilities" `(B, num_classes)` at the
+            temperature of the network, and "rotation" `(B,)`, in degrees.
+        """
+        data = attached_datamodule(self.trainer)
+        preprocessing = getattr(data, "preprocessing", {})
+        answers = classify_clouds(
+            self,
+            batch["points"],
+            getattr(self.model, "metadata", {}),
+            rotations=self.rotations,
+            up_axis=preprocessing.get("up_axis", "z"),
+            features=preprocessing.get("features", ()),
+        )
         return {
             "index": batch["index"],
             "label": batch["label"],
-            "prediction": probabilities.argmax(dim=1),
-            "probabilities": probabilities,
+            "prediction": answers.probabilities.argmax(dim=1),
+            "probabilities": answers.probabilities,
+            "rotation": answers.degrees,
         }
