@@ -2,12 +2,14 @@
 
 from sharedmlp.viz.clouds import plot_clouds
 from sharedmlp.viz.critical import CriticalSets, find_critical_sets
+from sharedmlp.viz.learning_curves import plot_learning_curves
 from sharedmlp.viz.page import clouds_page
 from sharedmlp.viz.plots import (
     plot_benchmark,
     plot_confusion,
     plot_growth,
     plot_runs,
+    read_picture,
     save_figure,
 )
 from sharedmlp.viz.views import View, find_views
@@ -22,6 +24,8 @@ __all__ = [
     "plot_clouds",
     "plot_confusion",
     "plot_growth",
+    "plot_learning_curves",
     "plot_runs",
+    "read_picture",
     "save_figure",
 ]
