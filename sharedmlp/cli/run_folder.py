@@ -90,13 +90,14 @@ def print_paths(trainer: pl.Trainer, written: Mapping[str, Any]) -> None:
     """Print where files are, by their description; in a fast_dev_run nothing was written."""
     if _is_dry(trainer) or not trainer.is_global_zero:
         return
-    width = max(map(len, written))
+    width = max(map(len, written), default=0)
     for name, path in written.items():
         print(f"{name:<{width}}  {path}")
 
 
 def _is_dry(trainer: pl.Trainer) -> bool:
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+    """Return whether a run writes nothing."""
+    return bool(trainer.fast_dev_run or trainer.barebones)  # type: ignore[attr-defined]
 
 
 def _default_root(trainer_config: Any) -> str:

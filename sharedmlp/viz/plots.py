@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sharedmlp.utils.files import atomic_path
 from sharedmlp.viz.labels import axis_names, label_style, text_width
 
+_DPI = 150
 _FEW_CLASSES = 16  # up to which the cells of a confusion matrix are large
 
 
@@ -242,7 +243,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     with atomic_path(Path(path)) as partial, warnings.catch_warnings():
         # Of a character that no installed font has: a box stands for it.
         warnings.filterwarnings("ignore", ".*missing from font.*")
-        figure.savefig(partial, format="png", dpi=150)
+        figure.savefig(partial, format="png", dpi=_DPI)
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:

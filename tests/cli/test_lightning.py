@@ -131,7 +131,10 @@ def test_fit_ends_with_a_table_and_the_paths_of_what_it_wrote(inside):
 
 
 def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypatch, capsys):
-    """All are taken for the first class, and of six mistakes there is a place for two."""
+    """All are taken for the first class, and of six mistakes there is a place for two.
+
+    Beside each stands another box, of those that were recognized.
+    """
 
     def forward(task, points):
         seen.extend(points)
@@ -148,10 +151,12 @@ def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypa
     main(["test", "--config", "tiny.yaml", "--ckpt_path", BEST, "--data.up_axis", "y"])
     (((clouds, titles), options),) = drawn
     assert [title.split("\n") for title in titles] == [
-        ["predicted box", "true capsule", "capsule_0.off"],
-        ["predicted box", "true sphere", "sphere_0.off"],
+        ["predicted box (58%)", "true capsule", "capsule_0.off"],
+        ["a true box", "", "box_0.off"],
+        ["predicted box (58%)", "true sphere", "sphere_0.off"],
+        ["a true box", "", "box_1.off"],
     ]
-    assert torch.equal(torch.stack(clouds), torch.stack([seen[3], seen[6]]))
+    assert torch.equal(torch.stack(clouds), torch.stack([seen[n] for n in (3, 0, 6, 1)]))
     assert options["up_axis"] == "z"  # the network's, to which the clouds were turned
     printed, told = capsys.readouterr()
     assert "the clouds have y up and the network was trained with z up: they are turned" in told

@@ -138,7 +138,7 @@ def evaluate(world_size, stage, count):
         "logged": logged,
         "batches": getattr(recorder, "val" if stage == "validate" else "test"),
         "confusion": task.test_confusion.compute() if stage == "test" else torch.zeros(()),
-        "mistakes": task.test_mistakes,
+        "mistakes": [mistake[:3] for mistake in task.test_mistakes],
     }
 
 
