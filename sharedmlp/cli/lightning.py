@@ -17,8 +17,8 @@ from sharedmlp.cli.recipes import resolve_recipes
 from sharedmlp.cli.run_folder import (
     DEFAULT_ROOT,
     claim_run_folder,
-    keep_stores_apart,
     list_fit_files,
+    place_tracking_stores,
     print_paths,
     report_test,
     write_validation,
@@ -169,7 +169,7 @@ class SharedMLPCLI(ExtensibleCLI):
     def before_instantiate_classes(self) -> None:
         """Serve `sync_batchnorm`, monitor what the task says, and silence what matters to fit."""
         config = self.config[self.subcommand]
-        keep_stores_apart(config.trainer)
+        place_tracking_stores(config.trainer)
         arguments = config.model.get("init_args", {})
         if config.trainer.sync_batchnorm and "norm" in arguments:
             # Lightning's works on GPUs alone: two processes on a CPU fail, one ignores it.

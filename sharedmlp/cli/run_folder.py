@@ -18,19 +18,26 @@ from sharedmlp.train.tasks.base import BaseTask
 DEFAULT_ROOT = "runs"
 
 
-def keep_stores_apart(trainer_config: Any) -> None:
-    """Give an `MLFlowLogger` without a `tracking_uri` a store of its own in its `save_dir`.
+def place_tracking_stores(trainer_config: Any) -> None:
+    """Give an `MLFlowLogger` without a `tracking_uri` a store in its `save_dir`.
 
-    It takes each folder beside its own for an experiment, and warns of each that is none.
+    Lightning's choice is a store of files, which MLflow refuses by now; and MLflow's own choice for
+    the pictures beside a database is the working directory.
 
     Args:
         trainer_config: The arguments of the trainer, changed in place.
     """
     for arguments in _logger_arguments(trainer_config):
-        if "tracking_uri" in arguments and not arguments["tracking_uri"]:
-            save_dir = Path(arguments.get("save_dir") or _default_root(trainer_config))
-            store = save_dir if save_dir.name == "mlruns" else save_dir / "mlruns"
-            arguments["tracking_uri"] = f"file:{store}"
+        if "tracking_uri" not in arguments or arguments["tracking_uri"]:
+            continue
+        if trainer_config.get("fast_dev_run"):
+            arguments["tracking_uri"] = "sqlite://"  # in memory
+            continue
+        folder = Path(arguments.get("save_dir") or _default_root(trainer_config))
+        folder.mkdir(parents=True, exist_ok=True)
+        arguments["tracking_uri"] = f"sqlite:///{folder / 'mlflow.db'}"
+        if not arguments.get("artifact_location"):
+            arguments["artifact_location"] = str(folder / "mlruns")
 
 
 def claim_run_folder(
