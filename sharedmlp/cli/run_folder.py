@@ -58,7 +58,7 @@ def claim_run_folder(
     if _is_dry(trainer):
         return
     claim = next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]
-    arguments = next(_logger_arguments(trainer_config), {})
+    arguments: Any = next(_logger_arguments(trainer_config), {})
     root = Path(arguments.get("save_dir") or _default_root(trainer_config))
     claim.claim(trainer, root / (arguments.get("name") or ""), ckpt_path if fits else None)
     if not fits:

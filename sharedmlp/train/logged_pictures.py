@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -23,7 +24,7 @@ def log_pictures(trainer: pl.Trainer, paths: Iterable[Path]) -> None:
     from sharedmlp.viz import read_picture  # matplotlib
 
     for logger in trainer.loggers:
-        experiment = getattr(logger, "experiment", None)
+        experiment: Any = getattr(logger, "experiment", None)
         for path in paths:
             if hasattr(logger, "log_image"):
                 logger.log_image(path.stem, [str(path)], step=trainer.global_step)

@@ -3,6 +3,7 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -77,15 +78,16 @@ def test_two_trainers_made_at_the_same_moment_get_a_folder_each(logger_class):
     first, second = logger_class("runs", name="x"), logger_class("runs", name="x")
     assert first.version == second.version == 0  # what Lightning finds
     first, second = logger_class("runs", name="x"), logger_class("runs", name="x")
-    paths = [run_folder(claim(logger)) for logger in (first, second)]
+    loggers: Any = (first, second)
+    paths = [run_folder(claim(logger)) for logger in loggers]
     assert paths == [Path("runs/x/version_0"), Path("runs/x/version_1")]
-    assert [Path(logger.log_dir) for logger in (first, second)] == paths
+    assert [Path(logger.log_dir) for logger in loggers] == paths
 
 
 def test_loggers_in_one_place_share_the_folder_and_others_claim_their_own():
     pytest.importorskip("tensorboard")
     Path("other/version_6").mkdir(parents=True)
-    loggers = [
+    loggers: list[Any] = [
         OwnLogger(),
         CSVLogger("runs", name="x"),
         TensorBoardLogger("runs", name="x", sub_dir="events/deep"),
@@ -120,7 +122,8 @@ def test_a_layout_without_numbers_is_one_run():
 
 
 def test_checkpoints_go_into_the_folder_unless_they_were_given_one():
-    own, given = ModelCheckpoint(), ModelCheckpoint(dirpath="given", monitor="x")
+    own: Any = ModelCheckpoint()
+    given: Any = ModelCheckpoint(dirpath="given", monitor="x")
     trainer = make_trainer(enable_checkpointing=True, callbacks=[RunFolder(), own, given])
     trainer.callbacks[0].claim(trainer, Path("runs"))
     assert Path(own.dirpath) == Path("runs/version_0/checkpoints")
