@@ -15,6 +15,15 @@ from torch import distributed
 
 from sharedmlp.cli.predict_split import add_predict_arguments, predict_test_split
 from sharedmlp.cli.recipes import resolve_recipes
+from sharedmlp.cli.run_folder import (
+    DEFAULT_ROOT,
+    claim_run_folder,
+    list_fit_files,
+    place_tracking_stores,
+    print_paths,
+    report_test,
+    write_validation,
+)
 from sharedmlp.train import (
     AtomicCheckpointIO,
     BaseTask,
@@ -24,6 +33,8 @@ from sharedmlp.train import (
     StopOnSignal,
 )
 from sharedmlp.train.calibration import describe_temperature
+from sharedmlp.train.callbacks.learning_curves import LearningCurves
+from sharedmlp.train.callbacks.run_folder import RunFolder, run_folder
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
 from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
@@ -150,6 +161,7 @@ class SharedMLPCLI(ExtensibleCLI):
     def before_instantiate_classes(self) -> None:
         """Serve `sync_batchnorm`, monitor what the task says, and silence what matters to fit."""
         config = self.config[self.subcommand]
+        place_tracking_stores(config.trainer)
         arguments = config.model.get("init_args", {})
         if config.trainer.sync_batchnorm and "norm" in arguments:
             # Lightning's works on GPUs alone: two processes on a CPU fail, one ignores it.
@@ -192,48 +204,41 @@ class SharedMLPCLI(ExtensibleCLI):
                 weights_only=True,
                 verbose=False,
             )
-            written |= self._report_test(best)
-        self._print_paths(written)
+            written |= report_test(self.trainer, self.model, best)
+        print_paths(self.trainer, {**written, **list_fit_files(self.trainer)})
 
     def fit(self, **kwargs: Any) -> None:
         """Train."""
+        self._claim_folder(fits=True)
         self.trainer.fit(**kwargs, weights_only=True)
 
     def validate(self, **kwargs: Any) -> None:
         """Validate a checkpoint."""
+        self._claim_folder()
         self.trainer.validate(**kwargs, weights_only=True)
+        ckpt_path = self.config.validate.ckpt_path
+        written = write_validation(self.trainer, ckpt_path)
+        print_paths(self.trainer, {"checkpoint": ckpt_path, **written})
 
     def test(self, **kwargs: Any) -> None:
         """Test a checkpoint and print the result and what was written."""
+        self._claim_folder()
         self.trainer.test(**kwargs, weights_only=True, verbose=False)
         ckpt_path = self.config.test.ckpt_path
-        self._print_paths({"checkpoint": ckpt_path, **self._report_test(ckpt_path)})
+        written = report_test(self.trainer, self.model, ckpt_path)
+        print_paths(self.trainer, {"checkpoint": ckpt_path, **written})
 
     def predict(self, **kwargs: Any) -> None:
         """Write the answer of a checkpoint for each cloud of the test split, as it is known."""
         config = self.config.predict
-        path = Path(config.output or self._log_dir() / "predictions.csv")
+        self._claim_folder()
+        path = Path(config.output or run_folder(self.trainer) / "predictions.csv")
         options = {"config": config, "path": path, "dry": self._dry, **kwargs}
-        written = predict_test_split(self.trainer, **options)
-        if written:
-            self._print_paths(written)
+        print_paths(self.trainer, predict_test_split(self.trainer, **options))
 
-    def _report_test(self, ckpt_path: str | None) -> dict[str, Path]:
-        return self.model.report_test(None if self._dry else self._log_dir(), ckpt_path)
-
-    def _log_dir(self) -> Path:
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
-
-    def _print_paths(self, written: dict[str, Any]) -> None:
-        """Print where things are; in a fast_dev_run nothing was written."""
-        history = self._log_dir() / "metrics.csv"
-        if self._dry or not self.trainer.is_global_zero:
-            return
-        if history.is_file():
-            written = {**written, "metrics": history}
-        width = max(map(len, written))
-        for name, path in written.items():
-            print(f"{name:<{width}}  {path}")
+    def _claim_folder(self, fits: bool = False) -> None:
+        config = self.config[self.subcommand]
+        claim_run_folder(self.trainer, config.trainer, config.ckpt_path, fits=fits)
 
 
 def run(args: Sequence[str]) -> None:
@@ -256,7 +261,8 @@ def run(args: Sequence[str]) -> None:
         save_config_callback=AtomicSaveConfigCallback,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={
-            "callbacks": [EpochLog(), StopOnSignal()],
+            "callbacks": [RunFolder(), EpochLog(), StopOnSignal(), LearningCurves()],
+            "default_root_dir": DEFAULT_ROOT,
             "logger": {
                 "class_path": "pytorch_lightning.loggers.CSVLogger",
                 "init_args": {"save_dir": "runs", "name": ""},

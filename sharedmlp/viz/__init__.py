@@ -7,6 +7,7 @@ from sharedmlp.viz.critical import (
     find_critical_points,
     find_critical_sets,
 )
+from sharedmlp.viz.learning_curves import plot_learning_curves
 from sharedmlp.viz.network_screen import find_screen
 from sharedmlp.viz.page import clouds_page, screens_page
 from sharedmlp.viz.plots import (
@@ -14,6 +15,7 @@ from sharedmlp.viz.plots import (
     plot_confusion,
     plot_growth,
     plot_runs,
+    read_picture,
     save_figure,
 )
 from sharedmlp.viz.screens import ColoredCloud, Coloring, Outline, Screen
@@ -36,7 +38,9 @@ __all__ = [
     "plot_clouds",
     "plot_confusion",
     "plot_growth",
+    "plot_learning_curves",
     "plot_runs",
+    "read_picture",
     "save_figure",
     "screens_page",
 ]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from sharedmlp.data import turn_up_axis
+from sharedmlp.viz.labels import label_style
 
 _SIDE = 2.4  # of a panel, in inches
 
@@ -44,6 +45,7 @@ def plot_clouds(
     header = 0.1 + 0.17 * max(title.count("\n") + 1 for title in titles)
     width, height = _SIDE * columns, (_SIDE + header) * rows
     figure = Figure(figsize=(width, height))
+    label = label_style(titles)
     for number, (points, title) in enumerate(zip(panels, titles, strict=True)):
         row, column = divmod(number, columns)
         # By hand: the layout engines cut off titles of three lines above axes of this kind.
@@ -67,7 +69,7 @@ def plot_clouds(
         axes.view_init(elev=22, azim=-57)
         axes.set_axis_off()
         center, top = left + place[2] / 2, bottom + place[3]
-        figure.text(center, top, title, fontsize=9, ha="center", va="bottom")
+        figure.text(center, top, title, fontsize=9, ha="center", va="bottom", **label)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from matplotlib.image import imread
+from numpy.typing import ArrayLike, NDArray
 
 from sharedmlp.utils.files import atomic_path
+from sharedmlp.viz.labels import axis_names, label_style, text_width
+
+_DPI = 150
+_FEW_CLASSES = 16  # up to which the cells of a confusion matrix are large
 
 
 def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
     """Draw a confusion matrix, colored by the share of each true class.
+
+    A cell holds that share in percent and the number of clouds, and nothing without any.
 
     Args:
         confusion: `(num_classes, num_classes)` counts, a row a true class, a column a predicted
@@ -32,26 +40,59 @@ def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
             f"expected a confusion matrix of shape ({num_classes}, {num_classes}) for "
             f"{num_classes} class names, got shape {counts.shape}"
         )
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = max(4.0, 1.5 + 0.4 * num_classes)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.add_subplot()
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    few = num_classes <= _FEW_CLASSES
+    # What the picture is made for: to be read whole if there are few classes, else by zooming in.
+    cell, size = (0.62, 9) if few else (0.42, 5.5)
+    side = cell * num_classes
+    names = axis_names(class_names)
+    style = label_style(names)
+    # By hand, in inches: the layout engines take seconds for a matrix of 40 classes.
+    rows = [f"{name} ({total})" for name, total in zip(names, totals, strict=True)]
+    left, bottom = (0.5 + 0.085 * max(map(text_width, texts)) for texts in (rows, names))
+    width, height = max(left + side + 0.3, 5.0), bottom + side + 0.8
+    figure = Figure(figsize=(width, height))
+    place = ((left + width - side - 0.3) / 2 / width, bottom / height, side / width, side / height)
+    axes = figure.add_axes(place)
     axes.imshow(shares, vmin=0.0, vmax=1.0, cmap="Blues")
-    axes.set_xticks(range(num_classes), class_names, rotation=90)
-    axes.set_yticks(range(num_classes), class_names)
+    label_size = 9 if few else 8
+    axes.set_xticks(range(num_classes), names, rotation=90, fontsize=label_size, **style)
+    axes.set_yticks(range(num_classes), rows, fontsize=label_size, **style)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_ylabel("true (clouds)")
+    figure.suptitle(_confusion_title(counts), y=1 - 0.25 / height, va="center", fontsize=11)
     for row, column in np.argwhere(counts > 0):
+        share = shares[row, column]
         axes.text(
             column,
             row,
-            str(int(counts[row, column])),
+            f"{_percent(share)}\n({counts[row, column]})",
             ha="center",
             va="center",
-            fontsize=8,
-            color="white" if shares[row, column] > 0.5 else "black",
+            fontsize=size,
+            color="white" if share > 0.5 else "black",
         )
     return figure
+
+
+def _confusion_title(counts: NDArray[Any]) -> str:
+    total, totals = counts.sum(), counts.sum(axis=1)
+    if not total:
+        return "confusion matrix of no clouds"
+    known = totals > 0
+    mean_class = (counts.diagonal()[known] / totals[known]).mean()
+    return (
+        f"confusion matrix of {total} clouds\noverall accuracy {counts.trace() / total:.1%}, "
+        f"mean class accuracy {mean_class:.1%}"
+    )
+
+
+def _percent(share: float) -> str:
+    """Return a share without decimals, but none of a few clouds of many as 0% or 100%."""
+    if 0 < share < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def plot_benchmark(results: Mapping[str, Any]) -> Figure:
@@ -199,5 +240,12 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         figure: What to write.
         path: The file to write or replace.
     """
-    with atomic_path(Path(path)) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    with atomic_path(Path(path)) as partial, warnings.catch_warnings():
+        # Of a character that no installed font has: a box stands for it.
+        warnings.filterwarnings("ignore", ".*missing from font.*")
+        figure.savefig(partial, format="png", dpi=_DPI)
+
+
+def read_picture(path: str | Path) -> NDArray[np.uint8]:
+    """Return the pixels of a PNG file, (height, width, 3 or 4), from 0 to 255."""
+    return (255 * imread(path)).round().astype(np.uint8)

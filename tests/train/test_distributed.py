@@ -138,8 +138,8 @@ def evaluate(world_size, stage, count):
         "logged": logged,
         "batches": getattr(recorder, "val" if stage == "validate" else "test"),
         "confusion": task.test_confusion.compute() if stage == "test" else torch.zeros(()),
-        "mistakes": task.test_mistakes,
         "calibration": task.calibration.metadata(task.global_step),
+        "mistakes": [mistake[:3] for mistake in task.test_mistakes],
     }
 
 

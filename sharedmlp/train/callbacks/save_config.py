@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
 from sharedmlp.reports.classification import write_text
+from sharedmlp.train.callbacks.run_folder import run_folder
 
 
 class AtomicSaveConfigCallback(SaveConfigCallback):
@@ -15,7 +14,7 @@ class AtomicSaveConfigCallback(SaveConfigCallback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Ask for the folder in every process, because they communicate about it."""
-        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
+        self._folder = run_folder(trainer)
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

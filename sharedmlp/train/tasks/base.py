@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from sharedmlp.data import DataError
 from sharedmlp.models.saved import read_metadata
+from sharedmlp.reports.metrics import report_metrics
 from sharedmlp.train.datamodules.base import PointCloudDataModule
 from sharedmlp.train.datamodules.matching import match_clouds
 from sharedmlp.train.finite_checks import check_finite_loss, check_finite_weights
@@ -198,10 +199,9 @@ class BaseTask(pl.LightningModule):
         Returns:
             What was written: for each file its description and path.
         """
-        if self.trainer.is_global_zero:
-            for name, value in self.trainer.callback_metrics.items():
-                print(f"{name}  {float(value):.4f}")
-        return {}
+        if not self.trainer.is_global_zero:
+            return {}
+        return report_metrics(self.trainer.callback_metrics, folder, ckpt_path)
 
     def setup(self, stage: str) -> None:
         """Take the trainer's precision before a checkpoint is loaded."""

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from sharedmlp.models import create_model
 from sharedmlp.models.saved import trained_metadata
 from sharedmlp.reports.answers import classify_clouds
+from sharedmlp.reports.calibration import calibrated_probabilities
 from sharedmlp.train.calibration import ValidationCalibration, describe_training_data
 from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.metrics import MeanClassAccuracy
@@ -58,9 +59,10 @@ class ClassificationTask(BaseTask):
     Attributes:
         test_confusion: The confusion matrix of the last test, by `test_confusion.compute()`: a row
             a true class, a column a predicted one.
-        test_mistakes: `[index, label, prediction]` of each cloud that the last test misclassified.
         calibration: The temperature of the last validation.
         rotations: In how many turns about the up axis `predict_step` sees a cloud.
+        test_mistakes: `(index, label, prediction, probability)` of each cloud that the last test
+            misclassified, with the probability of the predicted class.
 
     Raises:
         ValueError: If a name is unknown or a number out of range.
@@ -99,9 +101,9 @@ class ClassificationTask(BaseTask):
         )
         self.class_names = list(class_names)
         self.test_confusion = MulticlassConfusionMatrix(len(class_names), validate_args=False)
-        self.test_mistakes: list[list[int]] = []
         self.calibration = ValidationCalibration()
         self.rotations = 1
+        self.test_mistakes: list[tuple[int, int, int, float]] = []
 
     def configure_models(self) -> nn.Module:
         """Return the named classifier."""
@@ -177,8 +179,11 @@ class ClassificationTask(BaseTask):
         logits = votes.logsumexp(0) - math.log(len(clouds))
         self.log_evaluation("test", logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
-        answers = torch.stack([batch["index"], batch["label"], logits.argmax(dim=1)], dim=1)
-        self.test_mistakes += answers[answers[:, 1] != answers[:, 2]].tolist()
+        probabilities = calibrated_probabilities(logits, getattr(self.model, "metadata", {}))
+        probability, prediction = probabilities.max(dim=1)
+        wrong = prediction != batch["label"]
+        columns = (batch["index"], batch["label"], prediction, probability)
+        self.test_mistakes += zip(*(column[wrong].tolist() for column in columns), strict=True)
 
     def on_test_epoch_start(self) -> None:
         """Reset the confusion matrix and the mistakes, which outlive the test."""

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sharedmlp.__main__ import main
 from sharedmlp.train import Interrupted, StopOnSignal
+from sharedmlp.train.epoch_table import read_rows
 from tests.cli.test_lightning import CONFIG
 from tests.environment import own_environment
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_tree
@@ -175,11 +176,16 @@ def test_the_command_exits_with_130_and_goes_on_to_the_same_test(project, monkey
         with pytest.raises(SystemExit) as ended:
             main(COMMAND)
     assert ended.value.code == 130
+    assert [row["epoch"] for row in read_rows(project / "version_1" / "metrics.csv")] == [0, 1, 2]
+    assert (project / "version_1" / "learning_curves.png").is_file()
     last = "checkpoints/last.ckpt"
     main([*COMMAND, "--ckpt_path", str(project / "version_1" / last)])
     assert_equal_ends(project / "version_0" / last, project / "version_2" / last)
     first, second = ((project / f"version_{n}" / "test_classes.csv").read_text() for n in (0, 2))
     assert first == second
+    first, second = (read_rows(project / f"version_{n}" / "metrics.csv") for n in (0, 2))
+    assert [row["epoch"] for row in second] == [0, 1, 2, 3, 4, 5]
+    assert first[:3] == second[:3]
 
 
 @pytest.mark.slow

@@ -106,7 +106,8 @@ def test_the_command_line_trains_it_and_fills_in_what_the_data_knows(checkpoint)
     assert best["monitor"] == "val/error"
     columns = Path("runs/toy/version_0/metrics.csv").read_text().splitlines()[0].split(",")
     names = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "error")}
-    assert names <= set(columns)
+    assert {*names, "learning_rate"} <= set(columns)
+    assert Path("runs/toy/version_0/learning_curves.png").is_file()
 
 
 def test_it_is_tested_and_resumed_from_its_checkpoint(checkpoint, capsys):
@@ -115,6 +116,7 @@ def test_it_is_tested_and_resumed_from_its_checkpoint(checkpoint, capsys):
     printed = capsys.readouterr().out
     assert "test/error  " in printed
     assert "test/loss  " in printed
+    assert "runs/toy/version_1/test_metrics.json" in printed
     main(["fit", *arguments, "--trainer.max_epochs", "3", "--trainer.logger", "false"])
     lines = capsys.readouterr().out.splitlines()
     first = f"epoch  {load(checkpoint)['epoch'] + 2}/3: train loss "

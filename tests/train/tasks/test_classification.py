@@ -76,8 +76,9 @@ def test_confusion_matrix_and_mistakes_are_of_the_last_test_alone():
         confusion = task.test_confusion.compute()
         assert confusion.sum(dim=1).tolist() == [2, 3, 6]
         mistakes = torch.zeros_like(confusion)
-        for _, label, prediction in task.test_mistakes:
+        for _, label, prediction, probability in task.test_mistakes:
             mistakes[label, prediction] += 1
+            assert 1 / 3 < probability < 1
         assert torch.equal(mistakes, confusion - confusion.diagonal().diag())
 
 
