@@ -14,6 +14,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch import distributed
 
 from sharedmlp.cli.recipes import resolve_recipes
+from sharedmlp.cli.switches import SwitchableCLI
 from sharedmlp.data import DataError
 from sharedmlp.train import (
     AtomicCheckpointIO,
@@ -27,7 +28,6 @@ from sharedmlp.train.callbacks.prediction_writer import PredictionWriter
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
 from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
-    ExtensibleCLI,
     add_callback,
     read_hyperparameters,
     remove_callbacks,
@@ -43,7 +43,7 @@ _DEFAULT_CLASS_PATH = f"sharedmlp.train.{_DEFAULT_TASK.__name__}"
 _FROM_DATA = ("class_names", "in_channels")
 
 
-class SharedMLPCLI(ExtensibleCLI):
+class SharedMLPCLI(SwitchableCLI):
     """Lightning's command line for a `BaseTask` on a `PointCloudDataModule`, both by class path.
 
     Without `--model CLASS_PATH` the task is a `ClassificationTask`.
@@ -184,21 +184,20 @@ class SharedMLPCLI(ExtensibleCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint if that was asked for, and print what was written."""
-        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        # None in a fast_dev_run, which writes no checkpoint and tests the network as it is.
-        best, last = (None, None) if self._dry else (c.best_model_path for c in callbacks[:2])
-        written: dict[str, Any] = {"best checkpoint": best, "last checkpoint": last}
+        written: dict[str, Any] = {**self.written_checkpoints()}
         if self.config.fit.test_after_fit:
+            # The last one if nothing was validated; the network as it is if nothing was written.
+            tested = next(iter(written.values()), None)
             # It would put the weights in training in place of the averaged ones that were chosen.
             remove_callbacks(self.trainer, WeightAveraging)
             self.trainer.test(
                 self.model,
                 datamodule=self.datamodule,
-                ckpt_path=best,
+                ckpt_path=tested,
                 weights_only=True,
                 verbose=False,
             )
-            written |= self._report_test(best)
+            written |= self._report_test(tested)
         self._print_paths(written)
 
     def fit(self, **kwargs: Any) -> None:
@@ -254,7 +253,7 @@ class SharedMLPCLI(ExtensibleCLI):
             return
         if history.is_file():
             written = {**written, "metrics": history}
-        width = max(map(len, written))
+        width = max(map(len, written), default=0)
         for name, path in written.items():
             print(f"{name:<{width}}  {path}")
 
