@@ -87,7 +87,8 @@ class SharedMLPCLI(SwitchableCLI):
                 "monitor": _DEFAULT_TASK.monitor,
                 "mode": _DEFAULT_TASK.monitor_mode,
             },
-            "last_checkpoint": {"filename": "last"},
+            # Else it waits for a validation, which not every epoch has.
+            "last_checkpoint": {"filename": "last", "save_on_train_epoch_end": True},
         }.items():
             parser.add_lightning_class_args(ModelCheckpoint, key)
             common = {"enable_version_counter": False}
