@@ -39,4 +39,5 @@ class EMAWithWarmup(WeightAveraging):
             return current
         # Without reading the counter from the device.
         share = (9.0 / (10.0 + torch.as_tensor(num_averaged))).clamp(min=1.0 - self.decay)
-        return average.lerp(current, share.to(average))
+        # Lightning copies the network before a trainer of another precision converts it.
+        return average.to(current).lerp(current, share.to(current))
