@@ -20,7 +20,7 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
   callbacks:
-    - class_path: EMAWeightAveraging
+    - class_path: EMAWithWarmup
       init_args: {decay: 0.8}
   logger:
     class_path: CSVLogger

@@ -24,6 +24,7 @@ from sharedmlp.cli.run_folder import (
     report_test,
     write_validation,
 )
+from sharedmlp.cli.switches import SwitchableCLI
 from sharedmlp.train import (
     AtomicCheckpointIO,
     BaseTask,
@@ -38,7 +39,6 @@ from sharedmlp.train.callbacks.run_folder import RunFolder, run_folder
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
 from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
-    ExtensibleCLI,
     read_hyperparameters,
     remove_callbacks,
     replace_checkpoint_io,
@@ -51,7 +51,7 @@ _DEFAULT_CLASS_PATH = f"sharedmlp.train.{_DEFAULT_TASK.__name__}"
 _FROM_DATA = ("class_names", "in_channels")
 
 
-class SharedMLPCLI(ExtensibleCLI):
+class SharedMLPCLI(SwitchableCLI):
     """Lightning's command line for a `BaseTask` on a `PointCloudDataModule`, both by class path.
 
     Without `--model CLASS_PATH` the task is a `ClassificationTask`.
@@ -90,7 +90,8 @@ class SharedMLPCLI(ExtensibleCLI):
                 "monitor": _DEFAULT_TASK.monitor,
                 "mode": _DEFAULT_TASK.monitor_mode,
             },
-            "last_checkpoint": {"filename": "last"},
+            # Else it waits for a validation, which not every epoch has.
+            "last_checkpoint": {"filename": "last", "save_on_train_epoch_end": True},
         }.items():
             parser.add_lightning_class_args(ModelCheckpoint, key)
             common = {"enable_version_counter": False}
@@ -188,23 +189,22 @@ class SharedMLPCLI(ExtensibleCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint if that was asked for, and print what was written."""
-        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        # None in a fast_dev_run, which writes no checkpoint and tests the network as it is.
-        best, last = (None, None) if self._dry else (c.best_model_path for c in callbacks[:2])
-        written: dict[str, Any] = {"best checkpoint": best, "last checkpoint": last}
-        if best and self.trainer.is_global_zero:
-            written |= describe_temperature(best)
+        written: dict[str, Any] = {**self.written_checkpoints()}
+        # The last one if nothing was validated; the network as it is if nothing was written.
+        tested = next(iter(written.values()), None)
+        if tested and self.trainer.is_global_zero:
+            written |= describe_temperature(tested)
         if self.config.fit.test_after_fit:
             # It would put the weights in training in place of the averaged ones that were chosen.
             remove_callbacks(self.trainer, WeightAveraging)
             self.trainer.test(
                 self.model,
                 datamodule=self.datamodule,
-                ckpt_path=best,
+                ckpt_path=tested,
                 weights_only=True,
                 verbose=False,
             )
-            written |= report_test(self.trainer, self.model, best)
+            written |= report_test(self.trainer, self.model, tested)
         print_paths(self.trainer, {**written, **list_fit_files(self.trainer)})
 
     def fit(self, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from sharedmlp.train.callbacks.epoch_log import EpochLog
 from sharedmlp.train.callbacks.stop_on_signal import Interrupted, StopOnSignal
+from sharedmlp.train.callbacks.weight_averaging import EMAWithWarmup
 from sharedmlp.train.checkpoint_io import AtomicCheckpointIO
 from sharedmlp.train.datamodules.base import PointCloudDataModule
 from sharedmlp.train.datamodules.meshes import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
@@ -13,6 +14,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BaseTask",
     "ClassificationTask",
+    "EMAWithWarmup",
     "EpochLog",
     "HDF5DataModule",
     "Interrupted",

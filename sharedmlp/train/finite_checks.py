@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+
+def check_optimizer_precision(optimizer: Optimizer) -> None:
+    """Raise if an optimizer cannot train weights of their precision.
+
+    Raises:
+        FloatingPointError: If it is Adam or AdamW on float16: the squares of gradients are zero
+            there, steps are divided by them, and the loss is NaN after a few.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if isinstance(optimizer, Adam) and any(p.dtype == torch.float16 for p in parameters):
+        raise FloatingPointError(
+            f"{type(optimizer).__name__} cannot train weights of precision 16-true, whose squared "
+            "gradients are too small for float16: take --trainer.precision 16-mixed, bf16-mixed or "
+            "bf16-true, or --model.optimizer sgd"
+        )
 
 
 def check_finite_loss(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
@@ -220,6 +220,34 @@ def keep_best_checkpoint(checkpoint: dict[str, Any], trainer: pl.Trainer) -> Non
             state["dirpath"] = callback.dirpath
 
 
+class EpochProgressBar(RichProgressBar):
+    """Lightning's bar, counting epochs from 1, without the number of the run."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Return what was logged for the bar."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        epoch = format_epoch(self.trainer, current_epoch)
+        # As wide as the other description, so that nothing moves when validation begins.
+        return f"{f'epoch {epoch}':<{len(self.validation_description)}}"
+
+
+def format_epoch(trainer: pl.Trainer, epoch: int) -> str:
+    """Return the number of an epoch, from 1, and how many there are if that is limited.
+
+    Args:
+        trainer: The trainer.
+        epoch: The number of the epoch, from 0.
+    """
+    total = trainer.max_epochs
+    if total is None or total < 0:
+        return f"{epoch + 1}"
+    return f"{epoch + 1:{max(2, len(str(total)))}}/{total}"
+
+
 # --- Loaders ---
 
 
@@ -238,14 +266,14 @@ def unrepeated_sampler(dataset: Dataset[Any], num_replicas: int, rank: int) -> S
 
 
 def silence_lightning() -> None:
-    """Silence the warnings of `_IGNORED_WARNINGS` and advertisements."""
+    """Silence the warnings of `_IGNORED_WARNINGS`, advertisements and what no device is."""
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_of_use)
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("💡 Tip:")
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("💡 Tip:", "TPU available: False"))
 
 
 class ExtensibleCLI(LightningCLI):
@@ -256,6 +284,15 @@ class ExtensibleCLI(LightningCLI):
 
     def merge_checkpoint(self) -> None:
         """Merge the hyperparameters of the checkpoint into the parsed configuration."""
+
+    def configure_trainer(
+        self, config: dict[str, Any], callbacks: list[Callback]
+    ) -> tuple[dict[str, Any], list[Callback]]:
+        """Return the arguments of the trainer and the callbacks that the command line adds."""
+        return config, callbacks
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+        return super()._instantiate_trainer(*self.configure_trainer(config, callbacks))
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any

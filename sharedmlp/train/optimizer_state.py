@@ -27,7 +27,8 @@ def adapt_checkpoint(checkpoint: dict[str, Any], optimizer: Optimizer) -> None:
         return
     (state,) = checkpoint["optimizer_states"]
     saved, own = state["param_groups"], optimizer.param_groups
-    if {key for group in saved for key in group} - {"initial_lr"} != set(own[0]):
+    of_schedules = {"initial_lr", "swa_lr"}
+    if {key for group in saved for key in group} - of_schedules != set(own[0]):
         raise ValueError(
             f"the checkpoint's optimizer is not {type(optimizer).__name__}, and its state means "
             "nothing to another one: resume with the optimizer that the checkpoint was trained "

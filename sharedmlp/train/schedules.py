@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import LambdaLR
 
 _HALVING_EPOCHS = 20
+_HALVING_BATCHES = 100
 
 
 class Steps(NamedTuple):
@@ -51,6 +53,14 @@ def learning_rate_factor(schedule: str, step: int, steps: Steps, warmup: float) 
     raise ValueError(f"unknown schedule {schedule!r}: choose one of constant, cosine, step")
 
 
+def set_learning_rates(schedule: LambdaLR) -> None:
+    """Set the learning rates of an optimizer to what its schedule says of the current step."""
+    for group, rate, factor in zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = rate * factor(schedule.last_epoch)
+
+
 def norm_momentum(epoch: int) -> float:
     """Return batch norm's momentum in an epoch of the "step" schedule.
 
@@ -59,6 +69,50 @@ def norm_momentum(epoch: int) -> float:
     paper does not say how gradually: here, whenever the learning rate is halved.
     """
     return max(0.01, 0.5 * 0.5 ** (epoch // _HALVING_EPOCHS))
+
+
+class NormWarmup:
+    """Raise batch norm's momentum in the first batches of a training.
+
+    At first a network changes so fast that running statistics with torch's momentum of 0.1 belong
+    to another one: validation then lags behind training by epochs, if these are short. So the
+    momentum starts at 0.5 and is halved every 100 batches until it is a layer's own, like Qi et al.
+    2017, supplementary, section C, do it by epochs.
+
+    The batches are counted by the layers (`num_batches_tracked`), which checkpoints keep; layers of
+    a trained network are past this.
+    """
+
+    def __init__(self) -> None:
+        self._momenta: dict[_BatchNorm, float] = {}
+
+    def start(self, model: nn.Module) -> None:
+        """Begin with the batch norms of a model that have a momentum and count."""
+        self.stop()
+        self._momenta = {
+            module: module.momentum
+            for module in model.modules()
+            if isinstance(module, _BatchNorm)
+            and module.momentum is not None
+            and module.num_batches_tracked is not None
+        }
+
+    def step(self) -> None:
+        """Set the momentum for the next batch."""
+        for norm, own in list(self._momenta.items()):
+            if norm.momentum is None:  # measured anew by a cumulative average
+                continue
+            assert norm.num_batches_tracked is not None
+            raised = 0.5 * 0.5 ** (int(norm.num_batches_tracked) // _HALVING_BATCHES)
+            norm.momentum = max(own, raised)
+            if raised <= own:
+                del self._momenta[norm]
+
+    def stop(self) -> None:
+        """Give all layers their own momentum again."""
+        for norm, own in self._momenta.items():
+            norm.momentum = own
+        self._momenta = {}
 
 
 def set_norm_momentum(model: nn.Module, momentum: float) -> None:

@@ -2,10 +2,17 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from sharedmlp.layers.sync_norm import SyncBatchNorm
-from sharedmlp.train.schedules import Steps, learning_rate_factor, norm_momentum, set_norm_momentum
+from sharedmlp.train.schedules import (
+    NormWarmup,
+    Steps,
+    learning_rate_factor,
+    norm_momentum,
+    set_norm_momentum,
+)
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer
 
 STEPS = Steps(total=100, epoch=2)
@@ -56,12 +63,69 @@ def test_every_kind_of_batch_norm_gets_the_momentum():
     assert (model[0].momentum, model[1][0].momentum) == (0.25, 0.25)
 
 
+def momenta(task):
+    return {m.momentum for m in task.model.modules() if isinstance(m, nn.BatchNorm1d)}
+
+
 @pytest.mark.parametrize(("schedule", "expected"), [("step", 0.5), ("constant", 0.1)])
-def test_training_sets_the_momentum_with_the_step_schedule_alone(schedule, expected):
-    task = make_task(schedule=schedule)
+def test_after_a_training_the_momentum_is_that_of_its_schedule(schedule, expected):
+    task, seen = make_task(schedule=schedule), []
+    task.on_train_batch_end = lambda *_: seen.append(momenta(task))  # type: ignore[method-assign]
     make_trainer(max_epochs=1, limit_val_batches=0).fit(task, ArrayDataModule())
-    found = {m.momentum for m in task.model.modules() if isinstance(m, nn.BatchNorm1d)}
-    assert found == {expected}
+    # The first batches of either schedule have the momentum of the paper.
+    assert seen[0] == seen[-1] == {0.5}
+    assert momenta(task) == {expected}
+
+
+def test_the_momentum_of_the_first_batches_is_halved_until_it_is_the_layers_own():
+    norms: Any = nn.Sequential(
+        nn.BatchNorm1d(2), nn.BatchNorm1d(2, momentum=0.3), SyncBatchNorm(2), nn.LayerNorm(2)
+    )
+    warmup, found = NormWarmup(), []
+    warmup.start(norms)
+    for batches in (0, 99, 100, 200, 300, 400):
+        for norm in norms[:3]:
+            norm.num_batches_tracked.fill_(batches)
+        warmup.step()
+        found.append([norm.momentum for norm in norms[:3]])
+    assert [row[0] for row in found] == [0.5, 0.5, 0.25, 0.125, 0.1, 0.1]
+    assert [row[1] for row in found] == [0.5, 0.5, 0.3, 0.3, 0.3, 0.3]
+    assert [row[2] for row in found] == [row[0] for row in found]
+
+
+def test_a_warmup_that_stops_early_or_starts_twice_leaves_the_momentum_of_the_layers():
+    norms, warmup = nn.Sequential(nn.BatchNorm1d(2, momentum=0.05)), NormWarmup()
+    for _ in range(2):
+        warmup.start(norms)
+        warmup.step()
+        assert norms[0].momentum == 0.5
+    warmup.stop()
+    assert norms[0].momentum == 0.05
+
+
+def test_a_norm_without_momentum_or_statistics_is_left_alone():
+    norms: Any = nn.Sequential(
+        nn.BatchNorm1d(2, momentum=None), nn.BatchNorm1d(2, track_running_stats=False)
+    )
+    warmup = NormWarmup()
+    warmup.start(norms)
+    warmup.step()
+    assert [norm.momentum for norm in norms] == [None, 0.1]
+
+
+def test_validation_follows_training_from_the_first_epoch():
+    """By the statistics of the trained network, which torch's momentum misses by most of them."""
+    task = make_task(learning_rate=0.001, schedule="constant")
+    data = ArrayDataModule(train=(30, 30, 30), batch_size=8)
+    make_trainer(max_epochs=1, limit_val_batches=0).fit(task, data)
+    norm = next(m for m in task.model.modules() if isinstance(m, nn.BatchNorm1d))
+    running = norm.running_var.clone()
+    # Measured anew, on all clouds at once.
+    norm.momentum = 1.0
+    task.train()(torch.from_numpy(data.datasets["train"].pool.points))
+    # What is left of the variance before training, which is 1.
+    left = (running - norm.running_var) / (1 - norm.running_var)
+    assert float(left.abs().max()) < 0.15
 
 
 def test_a_training_warms_up_from_its_first_step():

@@ -31,9 +31,14 @@ from sharedmlp.train.lightning_internals import (
     next_epoch,
     run_seed,
     trained_batches,
-    unrepeated_sampler,
 )
-from sharedmlp.train.sampler import EpochSampler, ResumableLoader, shard_batch_size
+from sharedmlp.train.loaders import (
+    EpochSampler,
+    ResumableLoader,
+    evaluation_loader,
+    overfitting_loader,
+    shuffle_once,
+)
 from sharedmlp.utils.seeds import derive_seed
 
 # The clouds of a batch: "points" (B, N, C), "label" and "index" (B,); "copies" is a list of further
@@ -60,6 +65,8 @@ class PointCloudDataModule(pl.LightningDataModule):
         seed: The seed of the validation split and of the points that evaluation sees.
         num_workers: The number of processes that load batches; 0 for the main process, which is
             fast enough for clouds in memory.
+        persistent_workers: Whether these processes stay from epoch to epoch.
+        multiprocessing_context: How they are started; None as Python does by default.
         rotate: Whether training turns a cloud about the up axis by any angle.
         up_axis: The axis that points up in this data.
         jitter: The standard deviation of the noise added to each coordinate in training, in units
@@ -88,6 +95,8 @@ class PointCloudDataModule(pl.LightningDataModule):
         val_fraction: float = 0.1,
         seed: int = 0,
         num_workers: int = 0,
+        persistent_workers: bool = False,
+        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
         rotate: bool = True,
         up_axis: Literal["x", "y", "z"] = "z",
         jitter: float = 0.01,
@@ -107,6 +116,8 @@ class PointCloudDataModule(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.seed = seed
         self.num_workers = num_workers
+        self.persistent_workers = persistent_workers
+        self.multiprocessing_context = multiprocessing_context
         self.up_axis = up_axis
         self.preprocessing: dict[str, Any] = {"num_points": num_points, "up_axis": up_axis}
         transforms: list[Any] = []
@@ -205,8 +216,12 @@ class PointCloudDataModule(pl.LightningDataModule):
         self.datasets["val"] = self._dataset(val_pool, val, resample=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Load shuffled training clouds."""
+        """Load shuffled training clouds; with `overfit_batches`, the same ones every epoch."""
         trainer = self.trainer
+        if trainer and trainer.overfit_batches:
+            return overfitting_loader(
+                self.datasets["train"], self.batch_size, **self._worker_options()
+            )
         # Lightning sets the epoch of a resumed run too, but after its iterator has been made, when
         # workers have already begun to load.
         sampler = EpochSampler(
@@ -219,21 +234,23 @@ class PointCloudDataModule(pl.LightningDataModule):
         return ResumableLoader(
             sampler,
             batch_size=self.batch_size,
-            num_workers=self.num_workers,
             trained_batches=lambda: trained_batches(trainer) if trainer else 0,
+            **self._worker_options(),
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Load the validation clouds."""
-        return self._loader(self.datasets["val"])
+        limit = self.trainer.limit_val_batches if self.trainer else 1.0
+        return self._loader(self.datasets["val"], limit)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Load the test clouds."""
-        return self._loader(self.datasets["test"])
+        limit = self.trainer.limit_test_batches if self.trainer else 1.0
+        return self._loader(self.datasets["test"], limit)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Load the test clouds: they are what predictions are made for."""
-        return self.test_dataloader()
+        return self._loader(self.datasets["test"])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a training batch on the device that trains, alike on every device.
@@ -242,8 +259,9 @@ class PointCloudDataModule(pl.LightningDataModule):
         """
         trainer = self.trainer
         if trainer is not None and trainer.training:
+            epoch = 0 if trainer.overfit_batches else trainer.current_epoch
             generator = torch.Generator().manual_seed(
-                derive_seed(run_seed(), trainer.current_epoch, *batch["index"].tolist())
+                derive_seed(run_seed(), epoch, *batch["index"].tolist())
             )
             return {**batch, "points": self.augmentation(batch["points"], generator)}
         if trainer is not None and trainer.testing:
@@ -272,17 +290,17 @@ class PointCloudDataModule(pl.LightningDataModule):
             seed=derive_seed(run_seed()) if resample else self.seed,
         )
 
-    def _loader(self, dataset: PointCloudDataset) -> DataLoader[Batch]:
-        """Load a data set in order; each process has clouds that no other has."""
-        world_size = self.trainer.world_size if self.trainer else 1
-        sampler = None
-        if self.trainer and world_size > 1:
-            sampler = unrepeated_sampler(dataset, world_size, self.trainer.global_rank)
-        return DataLoader(
-            dataset,
-            batch_size=shard_batch_size(len(dataset), self.batch_size, world_size),
-            sampler=sampler,
-            collate_fn=identity_collate,
-            num_workers=self.num_workers,
-            worker_init_fn=ignore_interrupts,
-        )
+    def _loader(self, dataset: PointCloudDataset, limit: float = 1.0) -> DataLoader[Batch]:
+        """Load a data set in order, unless a trainer limits the number of its batches."""
+        if isinstance(limit, int) or limit < 1.0:
+            dataset = shuffle_once(dataset, self.seed)
+        return evaluation_loader(dataset, self.batch_size, self.trainer, **self._worker_options())
+
+    def _worker_options(self) -> dict[str, Any]:
+        """Return how a loader makes its batches; what only processes have, if there are any."""
+        options: dict[str, Any] = {"collate_fn": identity_collate, "num_workers": self.num_workers}
+        if self.num_workers:
+            options["worker_init_fn"] = ignore_interrupts
+            options["persistent_workers"] = self.persistent_workers
+            options["multiprocessing_context"] = self.multiprocessing_context
+        return options

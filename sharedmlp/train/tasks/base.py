@@ -18,7 +18,11 @@ from sharedmlp.models.saved import read_metadata
 from sharedmlp.reports.metrics import report_metrics
 from sharedmlp.train.datamodules.base import PointCloudDataModule
 from sharedmlp.train.datamodules.matching import match_clouds
-from sharedmlp.train.finite_checks import check_finite_loss, check_finite_weights
+from sharedmlp.train.finite_checks import (
+    check_finite_loss,
+    check_finite_weights,
+    check_optimizer_precision,
+)
 from sharedmlp.train.lightning_internals import (
     attached_datamodule,
     attached_trainer,
@@ -32,9 +36,11 @@ from sharedmlp.train.metrics import MeanLoss
 from sharedmlp.train.optimizer_state import adapt_checkpoint
 from sharedmlp.train.optimizers import make_optimizer
 from sharedmlp.train.schedules import (
+    NormWarmup,
     Steps,
     learning_rate_factor,
     norm_momentum,
+    set_learning_rates,
     set_norm_momentum,
 )
 from sharedmlp.utils.seeds import derive_seed
@@ -107,6 +113,7 @@ class BaseTask(pl.LightningModule):
         self.momentum = momentum
         self.penalty_weight = penalty_weight
         self._steps: Steps | None = None
+        self._norm_warmup = NormWarmup()
         self.model = self.configure_models()
         self.losses = nn.ModuleDict()
         self.metrics = nn.ModuleDict()
@@ -137,6 +144,7 @@ class BaseTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule of its learning rate."""
         optimizer = self.make_optimizer()
+        check_optimizer_precision(optimizer)
         # By steps: a schedule by epochs is advanced after the epoch's checkpoint has been written,
         # and a resumed run would lag one epoch behind.
         return {
@@ -214,13 +222,15 @@ class BaseTask(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         batches = self.trainer.num_training_batches
         self._steps = Steps(total, -(-batches // self.trainer.accumulate_grad_batches))
+        if self.schedule != "step":
+            self._norm_warmup.start(self.model)
         schedule = self.lr_schedulers()
         if not isinstance(schedule, LambdaLR):  # of a task with a schedule of its own
             return
-        for group, rate, factor in zip(
-            schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
-        ):
-            group["lr"] = rate * factor(schedule.last_epoch)
+        if self._factor in schedule.lr_lambdas:
+            # A search for the learning rate has changed the attribute alone.
+            schedule.base_lrs = [group["lr"] for group in self.make_optimizer().param_groups]
+        set_learning_rates(schedule)
 
     def on_train_epoch_start(self) -> None:
         """Lower batch norm's momentum along with the learning rate."""
@@ -230,6 +240,11 @@ class BaseTask(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by (run, epoch, batch, process), so that a resumed run repeats it."""
         torch.manual_seed(derive_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
+        self._norm_warmup.step()
+
+    def on_train_end(self) -> None:
+        """Give batch norm its own momentum."""
+        self._norm_warmup.stop()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what clouds have to be like, for those who run the network elsewhere.

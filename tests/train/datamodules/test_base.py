@@ -10,7 +10,7 @@ import torch
 from sharedmlp.data import SHAPE_CLASSES, DataError, PointCloudDataset, PointCloudStore
 from sharedmlp.models import PointNet
 from sharedmlp.train import HDF5DataModule, MeshTreeDataModule, ShapesDataModule
-from sharedmlp.train.sampler import EpochSampler, shard_batch_size
+from sharedmlp.train.loaders import EpochSampler, shard_batch_size
 from sharedmlp.utils.seeds import derive_seed
 from tests.train.tiny import (
     CLASSES,
@@ -275,7 +275,7 @@ def test_augmentation_is_a_function_of_the_seed_of_the_run_the_epoch_and_the_clo
 
     def augment(seed=0, epoch=0, index=(3, 1)):
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
-        data.trainer = SimpleNamespace(training=True, current_epoch=epoch)
+        data.trainer = SimpleNamespace(training=True, current_epoch=epoch, overfit_batches=0)
         points = torch.linspace(-1, 1, 96).reshape(2, 16, 3)
         batch = {"points": points, "index": torch.tensor(index)}
         torch.manual_seed(torch.seed())

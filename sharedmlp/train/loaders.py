@@ -1,16 +1,19 @@
-"""The order in which training sees its clouds."""
+"""Loaders, and the order in which they give their clouds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from itertools import islice
+from typing import Any
 
+import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from sharedmlp.data import DataError, PointCloudDataset, identity_collate
-from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
-from sharedmlp.train.lightning_internals import run_seed
+from sharedmlp.data import DataError, PointCloudDataset
+from sharedmlp.train.lightning_internals import run_seed, unrepeated_sampler
 from sharedmlp.utils.seeds import derive_seed
 
 
@@ -117,9 +120,9 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
     Args:
         sampler: The order of the clouds.
         batch_size: The number of clouds in a batch.
-        num_workers: The number of processes that load.
         trained_batches: Returns how many batches of the epoch have been trained on. The loader
             itself is ahead of that, because batches are fetched in advance.
+        **options: Arguments of `DataLoader`.
     """
 
     def __init__(
@@ -127,17 +130,10 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         sampler: EpochSampler,
         *,
         batch_size: int,
-        num_workers: int,
         trained_batches: Callable[[], int],
+        **options: Any,
     ) -> None:
-        super().__init__(
-            sampler.clouds,
-            batch_size=batch_size,
-            sampler=sampler,
-            collate_fn=identity_collate,
-            num_workers=num_workers,
-            worker_init_fn=ignore_interrupts,
-        )
+        super().__init__(sampler.clouds, batch_size=batch_size, sampler=sampler, **options)
         self._sampler = sampler
         self._trained_batches = trained_batches
 
@@ -149,3 +145,58 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         """Continue after the batches that were trained on; after a whole epoch, with the next."""
         assert self.batch_size is not None
         self._sampler.skip(state_dict["batches"] % len(self) * self.batch_size)
+
+
+def overfitting_loader(
+    dataset: PointCloudDataset, batch_size: int, **options: Any
+) -> DataLoader[dict[str, Tensor]]:
+    """Load the batches of the first epoch of training, the same ones in every epoch.
+
+    Args:
+        dataset: The clouds.
+        batch_size: The number of clouds in a batch.
+        **options: Arguments of `DataLoader`.
+    """
+    order = list(EpochSampler(dataset, batch_size=batch_size))
+    # With a sampler that Lightning leaves in place.
+    return DataLoader(_in_order(dataset, order), batch_size=batch_size, shuffle=False, **options)
+
+
+def evaluation_loader(
+    dataset: PointCloudDataset, batch_size: int, trainer: pl.Trainer | None, **options: Any
+) -> DataLoader[dict[str, Tensor]]:
+    """Load a data set in order; each process has clouds that no other has.
+
+    Args:
+        dataset: The clouds.
+        batch_size: The number of clouds in a batch of one process.
+        trainer: The trainer that says which process this is; None for the only one.
+        **options: Arguments of `DataLoader`.
+    """
+    world_size = trainer.world_size if trainer else 1
+    sampler = None
+    if trainer and world_size > 1:
+        sampler = unrepeated_sampler(dataset, world_size, trainer.global_rank)
+    return DataLoader(
+        dataset,
+        batch_size=shard_batch_size(len(dataset), batch_size, world_size),
+        sampler=sampler,
+        **options,
+    )
+
+
+def shuffle_once(dataset: PointCloudDataset, seed: int) -> PointCloudDataset:
+    """Return a data set in another order, so that its first batches have clouds of all classes.
+
+    Args:
+        dataset: The clouds, as they often are class by class.
+        seed: The seed of the order.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed))
+    return _in_order(dataset, torch.randperm(len(dataset), generator=generator).tolist())
+
+
+def _in_order(dataset: PointCloudDataset, order: list[int]) -> PointCloudDataset:
+    ordered = copy(dataset)
+    ordered.indices = dataset.indices[order]
+    return ordered
