@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sharedmlp.models.options import check_options
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.models.registry import RegisteredModel, get_model, registered_as
 from sharedmlp.models.third_party.pointnet import network_of
@@ -31,12 +32,15 @@ def described_model(
         options: The options in the file.
 
     Raises:
-        ValueError: If there is no such network: its module was not imported.
+        ValueError: If there is no such network, because its module was not imported, or it has no
+            such option.
     """
     if "model" not in described:
         name, options = network_of(dict(options))
         return get_model(name), dict(options)
-    return get_model(described["model"], described["task"]), dict(options)
+    known = get_model(described["model"], described["task"])
+    check_options(known.name, known.builder, options)
+    return known, dict(options)
 
 
 def read_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
