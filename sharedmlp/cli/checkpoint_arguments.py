@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
+from sharedmlp.cli.starting_weights import merge_weights
+from sharedmlp.cli.typed_arguments import TypedModelArguments
 from sharedmlp.train.lightning_internals import ExtensibleCLI, read_hyperparameters
 
 DEFAULT_CLASS_PATH = "sharedmlp.train.ClassificationTask"
 # Properties of the data module that are arguments of a task.
 FROM_DATA = ("class_names", "in_channels")
-
-
-class TypedModelArguments(NamedTuple):
-    """The arguments of the model that were typed.
-
-    Attributes:
-        keys: Where the configuration of a command keeps each that was typed as `--model.NAME`.
-        group: Whether several were typed as `--model {...}`.
-    """
-
-    keys: list[str]
-    group: bool
-
-    @classmethod
-    def of(cls, args: Sequence[str]) -> TypedModelArguments:
-        """Find them on a command line."""
-        typed = [arg.split("=")[0][2:] for arg in args if arg.startswith("--model.")]
-        group = any(
-            option == "--model" and "{" in (value if equals else following)
-            for arg, following in zip(args, [*args[1:], ""], strict=True)
-            for option, equals, value in [arg.partition("=")]
-        )
-        return cls(list(map(_config_key, typed)), group)
 
 
 def merge_checkpoint(cli: ExtensibleCLI, typed: TypedModelArguments) -> None:
@@ -46,18 +25,12 @@ def merge_checkpoint(cli: ExtensibleCLI, typed: TypedModelArguments) -> None:
     subcommand = cli.config.get("subcommand")
     if subcommand is None:
         return
+    merge_weights(cli, typed, subcommand)
     config = cli.config[subcommand]
     ckpt_path = config.get("ckpt_path")
-    is_file = bool(ckpt_path) and Path(ckpt_path).is_file()
-    if subcommand != "fit" and not is_file:
-        cli.parser.error(
-            f"`{subcommand}` needs --ckpt_path FILE, such as "
-            "runs/quickstart/version_0/checkpoints/best.ckpt, got "
-            f"{ckpt_path!r}, which is not a file"
-        )
     if ckpt_path and typed.group:
         cli.parser.error("with --ckpt_path, type single values as --model.NAME VALUE")
-    if not is_file:
+    if not ckpt_path or not Path(ckpt_path).is_file():
         return
     try:
         trained_class, values = read_hyperparameters(ckpt_path)
@@ -78,14 +51,21 @@ def merge_checkpoint(cli: ExtensibleCLI, typed: TypedModelArguments) -> None:
     typed_values = {key: config[key] for key in typed.keys if key in config}
     # Without what the data says, which a task does not need to take.
     arguments = {k: v for k, v in values.items() if k not in FROM_DATA}
+    _check_class_path(cli, ckpt_path, config.model.get("init_args", {}), arguments)
     model = {"class_path": class_path, "init_args": arguments}
     cli.config = cli.parser.parse_object({subcommand: {"model": model}}, cli.config)
     for key, value in typed_values.items():
         cli.config[subcommand].update(value, key)
+    arguments = cli.config[subcommand].model.get("init_args", {})
+    if arguments.get("pretrained"):
+        # The same command goes on without the file that it started from.
+        arguments["pretrained"] = None
 
 
-def _config_key(option: str) -> str:
-    """Return where the configuration keeps what was typed as `--model.NAME`."""
-    name = option.removeprefix("model.")
-    known = name.split(".")[0] in ("class_path", "init_args", "dict_kwargs")
-    return option if known else f"model.init_args.{name}"
+def _check_class_path(
+    cli: ExtensibleCLI, ckpt_path: str, own: Mapping[str, Any], saved: Mapping[str, Any]
+) -> None:
+    """Refuse a network of one's own that only the file names: it does not decide what runs."""
+    name = saved.get("model")
+    if isinstance(name, str) and "." in name and own.get("model") != name:
+        cli.parser.error(f"{ckpt_path} is a checkpoint of a {name}: add --model.model {name}")

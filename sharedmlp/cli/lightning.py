@@ -16,10 +16,12 @@ from torch import distributed
 from sharedmlp.cli.checkpoint_arguments import (
     DEFAULT_CLASS_PATH,
     FROM_DATA,
-    TypedModelArguments,
     merge_checkpoint,
 )
+from sharedmlp.cli.instantiation import explain_errors
 from sharedmlp.cli.recipes import resolve_recipes
+from sharedmlp.cli.starting_weights import named_weights, named_weights_file
+from sharedmlp.cli.typed_arguments import TypedModelArguments
 from sharedmlp.data import DataError
 from sharedmlp.train import (
     AtomicCheckpointIO,
@@ -129,6 +131,11 @@ class SharedMLPCLI(ExtensibleCLI):
         if self.subcommand != "fit":
             warnings.filterwarnings("ignore", ".*The dirpath has changed from.*")
 
+    def instantiate_classes(self) -> None:
+        """Instantiate, with the errors of the classes themselves."""
+        with explain_errors():
+            super().instantiate_classes()
+
     def after_instantiate_classes(self) -> None:
         """Remember whether anything is to be written at all, and write checkpoints in one step."""
         self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
@@ -171,7 +178,7 @@ class SharedMLPCLI(ExtensibleCLI):
     def test(self, **kwargs: Any) -> None:
         """Test a checkpoint and print the result and what was written."""
         self.trainer.test(**kwargs, weights_only=True, verbose=False)
-        ckpt_path = self.config.test.ckpt_path
+        ckpt_path = named_weights(self.config.test)
         self._print_paths({"checkpoint": ckpt_path, **self._report_test(ckpt_path)})
 
     def predict(self, **kwargs: Any) -> None:
@@ -198,7 +205,7 @@ class SharedMLPCLI(ExtensibleCLI):
                 raise
             if writer.table:
                 writer.table.finish()
-                self._print_paths({"checkpoint": config.ckpt_path, "predictions": path})
+                self._print_paths({"checkpoint": named_weights(config), "predictions": path})
 
     def _report_test(self, ckpt_path: str | None) -> dict[str, Path]:
         return self.model.report_test(None if self._dry else self._log_dir(), ckpt_path)
@@ -261,4 +268,4 @@ def _describe_source(config: Any) -> dict[str, Any]:
     data = config.data.as_dict()
     for name in ("batch_size", "num_workers"):
         data.get("init_args", {}).pop(name, None)
-    return {"checkpoint": file_sha256(config.ckpt_path), "data": data}
+    return {"checkpoint": file_sha256(named_weights_file(config)), "data": data}

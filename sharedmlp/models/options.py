@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.utils.suggestions import did_you_mean
+
+_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 def option_names(builder: type[PointCloudModel]) -> list[str]:
@@ -24,21 +26,17 @@ def option_names(builder: type[PointCloudModel]) -> list[str]:
     return list(names)
 
 
-_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-
-
-def check_options(name: str, builder: type[PointCloudModel], options: Iterable[str]) -> None:
+def check_options(name: str, known: Sequence[str], options: Iterable[str]) -> None:
     """Check that a network has options.
 
     Args:
         name: That of the network, for the message.
-        builder: Its class.
+        known: What `option_names` returns of its class.
         options: The names of the options.
 
     Raises:
         ValueError: If one is unknown; the message says which there are.
     """
-    known = option_names(builder)
     for option in options:
         if option not in known:
             raise ValueError(

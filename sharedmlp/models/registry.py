@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharedmlp.models.options import check_options, import_network
+from sharedmlp.models.options import check_options, import_network, option_names
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.utils.suggestions import did_you_mean
 
@@ -136,14 +136,21 @@ def registered_as(model: PointCloudModel) -> RegisteredModel:
     Raises:
         ValueError: If neither its class nor a base class is registered.
     """
-    for cls in type(model).__mro__:
-        for known in _MODELS.values():
-            if known.builder is cls:
-                return known
+    for known in models_of(model):
+        return known
     raise ValueError(
         f"a {type(model).__name__} is not registered, so that a file of it could not be loaded: "
         "decorate its class with sharedmlp.models.register_model"
     )
+
+
+def models_of(model: PointCloudModel) -> list[RegisteredModel]:
+    """Return all that the class of a network, or else its nearest base class, is registered as."""
+    for cls in type(model).__mro__:
+        known = [entry for entry in _MODELS.values() if entry.builder is cls]
+        if known:
+            return known
+    return []
 
 
 def create_model(
@@ -183,12 +190,15 @@ def create_model(
         model = RegisteredModel(name, task, import_network(name), {}, (), {})
     else:
         model = get_model(name, task)
-    check_options(name, model.builder, options)
+    known = option_names(model.builder)
+    if "backend" in known or backend != "linear":  # a network of one's own may have but one
+        options["backend"] = backend
+    check_options(name, known, options)
     if pretrained:
-        return _load_pretrained(model, pretrained, num_classes, in_channels, backend, **options)
+        return _load_pretrained(model, pretrained, num_classes, in_channels, **options)
     build: Callable[..., PointCloudModel] = model.builder
     num_classes = 40 if num_classes is None else num_classes
-    return build(num_classes, in_channels, backend=backend, **{**model.options, **options})
+    return build(num_classes, in_channels, **{**model.options, **options})
 
 
 def pretrained_weights(source: str) -> tuple[RegisteredModel, Path] | None:
@@ -222,7 +232,6 @@ def _load_pretrained(
     data: bool | str,
     num_classes: int | None,
     in_channels: int,
-    backend: str,
     **options: Any,
 ) -> PointCloudModel:
     """Make a network with weights, in evaluation mode."""
@@ -235,7 +244,7 @@ def _load_pretrained(
         raise ValueError(f"there are no weights {registered.name}_{data}: there are {known}")
     # However it was trained, it is exact unless something else is asked for.
     options = {"search_precision": "float32", **options}
-    model = load_safetensors(registered.pretrained[data], backend=backend, **options)
+    model = load_safetensors(registered.pretrained[data], **options)
     if in_channels != model.in_channels:
         raise ValueError(
             f"the weights {registered.name}_{data} are for points of {model.in_channels} channels, "

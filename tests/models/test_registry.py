@@ -103,7 +103,11 @@ def test_it_is_made_and_listed_by_name_and_tag(model):
     assert create_model("toy", width=5).architecture["width"] == 5
     known = ["dgcnn", "pointnet", "pointnet2_msg", "pointnet2_ssg", "pointnet_vanilla"]
     assert list_models() == [*known, "toy", "toy_wide"]
-    assert list_models(tag="toy") == list_models(task="classification", tag="toy") == ["toy", "toy_wide"]
+    assert (
+        list_models(tag="toy")
+        == list_models(task="classification", tag="toy")
+        == ["toy", "toy_wide"]
+    )
     assert list_models(task="segmentation") == []
     assert list_models(tag="third_party") == ["pointnet_third_party"]
 
