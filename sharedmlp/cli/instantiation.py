@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,22 +11,26 @@ from sharedmlp.data import DataError
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
-    """Raise the error of a class's constructor as one of a single line.
+    """Raise the ValueError of a class's constructor as an error of one line.
 
-    jsonargparse raises another one, of all types that the value is not of, with the first one as
-    its context.
+    jsonargparse raises another one in its place, about all types that the value is not of, with the
+    first one as its context.
 
     Raises:
-        DataError: If a constructor of this package's classes raised a ValueError.
+        DataError: If a constructor raised a ValueError.
     """
     try:
         yield
     except ValueError as error:
-        cause: BaseException = error
-        while cause.__cause__ or cause.__context__:
-            cause = cause.__cause__ or cause.__context__ or cause
-            if isinstance(cause, DataError):
-                break
-        if isinstance(cause, ValueError):
-            raise DataError(" ".join(str(cause).split())) from error
-        raise
+        cause: BaseException | None = error
+        while cause is not None and _is_of_the_parser(cause):
+            cause = cause.__cause__ or cause.__context__
+        if not isinstance(cause, ValueError):
+            raise
+        raise DataError(" ".join(str(cause).split())) from error
+
+
+def _is_of_the_parser(error: BaseException) -> bool:
+    """Return whether jsonargparse itself raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("jsonargparse")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sharedmlp.models.options import import_network, option_names
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.models.registry import create_model
 from sharedmlp.models.saved import read_metadata
@@ -43,10 +44,15 @@ def load_trained(path: str | Path, **options: Any) -> PointCloudModel:
     class_names = list(saved["class_names"])
     network = {name: saved[name] for name in _NETWORK_OPTIONS if name in saved}
     network["fused"] = saved.get("fused", True)
-    network |= {**(saved.get("options") or {}), **options}
+    network |= saved.get("options") or {}
+    name = options.pop("model", None)
+    if name is not None and "." in name:  # of one's own, which may take fewer options
+        known = option_names(import_network(name))
+        network = {key: value for key, value in network.items() if key in known}
+    network |= options
     # A task must not fail for a layer that cannot be fused.
-    network["fused"] = "auto" if network["fused"] else False
-    name = network.pop("model", None)
+    if "fused" in network:
+        network["fused"] = "auto" if network["fused"] else False
     if name is None:
         name = saved.get("model", "pointnet")
         if "." in name:
