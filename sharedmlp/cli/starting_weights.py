@@ -76,7 +76,8 @@ def merge_weights(cli: ExtensibleCLI, typed: TypedModelArguments, subcommand: st
 
 def named_weights(config: Any) -> str | None:
     """Return the checkpoint or the weights that a command evaluates."""
-    return config.get("ckpt_path") or config.model.get("init_args", {}).get("pretrained")
+    named = config.get("ckpt_path") or config.model.get("init_args", {}).get("pretrained")
+    return None if named is None else str(named)
 
 
 def named_weights_file(config: Any) -> Path:

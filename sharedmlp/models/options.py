@@ -18,7 +18,7 @@ def option_names(builder: type[PointCloudModel]) -> list[str]:
     for cls in builder.__mro__:
         if "__init__" not in vars(cls):
             continue
-        parameters = inspect.signature(cls.__init__).parameters.values()
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
         kinds = {parameter.kind for parameter in parameters}
         names |= {p.name: None for p in parameters if p.kind not in _VARIABLE and p.name != "self"}
         if inspect.Parameter.VAR_KEYWORD not in kinds:

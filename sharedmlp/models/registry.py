@@ -229,7 +229,7 @@ def known_weights() -> list[str]:
 
 def _load_pretrained(
     registered: RegisteredModel,
-    data: bool | str,
+    pretrained: bool | str,
     num_classes: int | None,
     in_channels: int,
     **options: Any,
@@ -237,8 +237,7 @@ def _load_pretrained(
     """Make a network with weights, in evaluation mode."""
     from sharedmlp.models.safetensors_file import load_safetensors
 
-    if data is True:
-        data = next(iter(registered.pretrained), "(any)")
+    data = next(iter(registered.pretrained), "*") if pretrained is True else str(pretrained)
     if data not in registered.pretrained:
         known = ", ".join(known_weights())
         raise ValueError(f"there are no weights {registered.name}_{data}: there are {known}")

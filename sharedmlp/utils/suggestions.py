@@ -8,5 +8,5 @@ from difflib import get_close_matches
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'NAME'?)` if a known name is like this one, else an empty text."""
-    (match,) = get_close_matches(name, list(known), n=1) or [None]
-    return f" (did you mean {match!r}?)" if match else ""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -161,8 +161,8 @@ def _start_from(
         if key not in (*_SHARED, "num_classes", "in_channels")
     }
     told = f"starting from {source}: a {name}, "
-    known = model.metadata.get("class_names")
-    labels = match_class_names(known or [], class_names)
+    known: list[str] = model.metadata.get("class_names", [])
+    labels = match_class_names(known, class_names)
     unknown = [n for n, label in zip(class_names, labels, strict=True) if label is None]
     if unknown:
         model.reset_classifier(len(class_names))
@@ -172,13 +172,13 @@ def _start_from(
     else:
         select_classes(model, [label for label in labels if label is not None])
         told += f"which chooses only among {len(class_names)} of its {len(known)} classes, by name"
-    if not unknown:
-        renamed = [
-            f"{known[label]} = {own}"
-            for label, own in zip(labels, class_names, strict=True)
-            if known[label] != own
-        ]
-        told += f" ({', '.join(renamed)})" if renamed else ""
+    renamed = [
+        f"{known[label]} = {own}"
+        for label, own in zip(labels, class_names, strict=True)
+        if label is not None and known[label] != own
+    ]
+    if renamed and not unknown:
+        told += f" ({', '.join(renamed)})"
     model.metadata["class_names"] = list(class_names)
     hyperparameters = {"pretrained": None, "model": name, "options": architecture}
     return StartingNetwork(model, hyperparameters, source, told, unknown)

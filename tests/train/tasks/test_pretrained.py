@@ -188,6 +188,7 @@ def test_a_frozen_backbone_gives_the_gradients_of_the_plain_formula(weights):
     found = dict(task.model.named_parameters())
     for name, parameter in plain.named_parameters():
         if name.startswith("head."):
+            assert parameter.grad is not None
             assert_close(found[name].grad, parameter.grad.reshape(found[name].shape))
         else:
             assert found[name].grad is None
