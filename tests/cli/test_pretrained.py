@@ -106,6 +106,7 @@ def test_a_fit_starts_from_the_network_of_the_file_whatever_the_config_names(ins
     assert saved["learning_rate"] == 0.002
 
 
+@pytest.mark.slow  # tests/train/tasks/test_pretrained.py has it of the task
 def test_the_same_command_resumes_without_the_file(inside, tmp_path, capsys, monkeypatch):
     whole = ["--trainer.max_epochs", "2", "--model.backbone_lr_factor", "0.3"]
     whole += ["--model.schedule", "constant"]
@@ -128,10 +129,10 @@ def test_the_same_command_resumes_without_the_file(inside, tmp_path, capsys, mon
 @pytest.mark.parametrize(
     "named",
     [
-        ["--ckpt_path", "a.safetensors"],
         ["--ckpt_path", "hub"],
-        ["--model.pretrained", "a.safetensors"],
-        ["--model.pretrained=hub"],
+        pytest.param(["--ckpt_path", "a.safetensors"], marks=pytest.mark.slow),
+        pytest.param(["--model.pretrained", "a.safetensors"], marks=pytest.mark.slow),
+        pytest.param(["--model.pretrained=hub"], marks=pytest.mark.slow),
     ],
 )
 def test_weights_are_tested_under_either_option(inside, monkeypatch, named, capsys):
@@ -146,6 +147,7 @@ def test_weights_are_tested_under_either_option(inside, monkeypatch, named, caps
     assert report["checkpoint"] == name
 
 
+@pytest.mark.slow
 def test_weights_predict_the_clouds_of_the_data(inside):
     run("predict", "--ckpt_path", "hub", "--output", "answers.csv")
     with Path("answers.csv").open(newline="") as file:
@@ -160,6 +162,10 @@ def test_without_a_checkpoint_the_network_of_the_package_is_asked(inside, capsys
     line = refused(capsys, "validate", "--model.model", "pointnet_vanilla")
     assert "modelnet40 does not know 3 of the classes of the data ('box', 'capsule', 'spher" in line
     assert "--ckpt_path" in line
+
+
+@pytest.mark.slow
+def test_the_network_of_the_package_answers_for_classes_that_it_knows(inside, capsys):
     names = list(write_names(inside / "known"))
     run("validate", "--data.root", "known")
     printed, told = capsys.readouterr()
@@ -178,41 +184,46 @@ def write_names(root):
     return names
 
 
+QUICK_REFUSALS = [
+    ("fit", ["--ckpt_path", "hub"], "type --model.pretrained hub"),
+    ("test", ["--ckpt_path", "foreign.pth"], "foreign.pth cannot be read as a checkpoint"),
+    ("fit", ["--model.options.globl_channels", "[3]"], "(did you mean 'global_channels'?)"),
+]
+REFUSALS = [
+    ("fit", ["--ckpt_path", "a.safetensors"], "type --model.pretrained a.safetensors"),
+    ("test", ["--ckpt_path", "tiny.yaml"], "tiny.yaml cannot be read as a checkpoint of plain"),
+    ("test", ["--ckpt_path", "none.ckpt"], "'none.ckpt', which is not a file"),
+    (
+        "fit",
+        ["--model.pretrained", "none"],
+        "there are no weights 'none': expected pointnet",
+    ),
+    ("fit", ["--model.pretrained", "foreign.pth"], "is no checkpoint of a training with this"),
+    (
+        "fit",
+        ["--model.pretrained", "hub", "--model.model", "dgcnn"],
+        "the weights of hub are those of a pointnet_vanilla, and the network is to be a dgcnn",
+    ),
+    (
+        "fit",
+        ["--model.pretrained", "hub", "--model.options.local_channels", "[8,9]"],
+        "with local_channels=[8, 8], and do not fit one with local_channels=[8, 9]",
+    ),
+    ("fit", ["--model.model", "dgcn"], "unknown model 'dgcn' (did you mean 'dgcnn'?)"),
+    ("fit", ["--model.model", "nowhere.Net"], "there is no network nowhere.Net"),
+]
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
-    [
-        ("fit", ["--ckpt_path", "a.safetensors"], "type --model.pretrained a.safetensors"),
-        ("fit", ["--ckpt_path", "hub"], "type --model.pretrained hub"),
-        ("test", ["--ckpt_path", "tiny.yaml"], "tiny.yaml cannot be read as a checkpoint of plain"),
-        ("test", ["--ckpt_path", "foreign.pth"], "foreign.pth cannot be read as a checkpoint"),
-        ("test", ["--ckpt_path", "none.ckpt"], "'none.ckpt', which is not a file"),
-        (
-            "fit",
-            ["--model.pretrained", "none"],
-            "there are no weights 'none': expected pointnet",
-        ),
-        ("fit", ["--model.pretrained", "foreign.pth"], "is no checkpoint of a training with this"),
-        (
-            "fit",
-            ["--model.pretrained", "hub", "--model.model", "dgcnn"],
-            "the weights of hub are those of a pointnet_vanilla, and the network is to be a dgcnn",
-        ),
-        (
-            "fit",
-            ["--model.pretrained", "hub", "--model.options.local_channels", "[8,9]"],
-            "with local_channels=[8, 8], and do not fit one with local_channels=[8, 9]",
-        ),
-        ("fit", ["--model.model", "dgcn"], "unknown model 'dgcn' (did you mean 'dgcnn'?)"),
-        ("fit", ["--model.options.globl_channels", "[3]"], "(did you mean 'global_channels'?)"),
-        ("fit", ["--model.model", "nowhere.Net"], "there is no network nowhere.Net"),
-    ],
+    [*QUICK_REFUSALS, *(pytest.param(*case, marks=pytest.mark.slow) for case in REFUSALS)],
 )
 def test_other_files_and_names_are_one_line(inside, capsys, command, arguments, message):
     torch.save({"state_dict": {}, "weight": torch.zeros(2)}, "foreign.pth")
     assert message in refused(capsys, command, *arguments)
 
 
-@pytest.mark.parametrize("where", ["typed", "config"])
+@pytest.mark.parametrize("where", ["typed", pytest.param("config", marks=pytest.mark.slow)])
 def test_every_option_of_a_network_is_typed_or_in_a_config(inside, tmp_path, where):
     options = json.loads(json.dumps(SMALL["dgcnn"]))
     place = ["--best_checkpoint.dirpath", tmp_path, "--last_checkpoint.dirpath", tmp_path]
@@ -227,10 +238,13 @@ def test_every_option_of_a_network_is_typed_or_in_a_config(inside, tmp_path, whe
     model = load_pretrained(tmp_path / "last.ckpt")
     expected = create_model("dgcnn", 3, **options, dropout=[0.1])
     assert model.architecture == expected.architecture
+    if where == "typed":
+        return
     # The checkpoint remembers them, and what is typed still counts.
     run("validate", "--ckpt_path", tmp_path / "last.ckpt", "--model.options.k", "2")
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_by_class_path(inside, tmp_path, monkeypatch, capsys):
     (tmp_path / "own_networks.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(tmp_path)

@@ -130,7 +130,9 @@ def test_the_options_are_the_files_and_a_checkpoint_has_them(weights):
 FINE_TUNINGS = [{"freeze": "backbone"}, {"backbone_lr_factor": 0.1}]
 
 
-@pytest.mark.parametrize("options", FINE_TUNINGS)
+@pytest.mark.parametrize(
+    "options", [FINE_TUNINGS[0], pytest.param(FINE_TUNINGS[1], marks=pytest.mark.slow)]
+)
 def test_a_resumed_fine_tuning_is_bitwise_the_uninterrupted_run_without_the_file(
     weights, tmp_path, options
 ):
