@@ -69,10 +69,6 @@ def project(tmp_path_factory):
     model.metadata = {"class_names": KNOWN, "up_axis": "z", "num_points": 16}
     save_safetensors(model.eval(), folder / "a.safetensors")
     model.save_pretrained(folder / "hub")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        own_environment(patch)
-        main(["fit", "--config", "tiny.yaml", "--model.pretrained", "a.safetensors"])
     return folder
 
 
@@ -99,6 +95,7 @@ def refused(capsys, command, *arguments):
 
 
 def test_a_fit_starts_from_the_network_of_the_file_whatever_the_config_names(inside):
+    run("fit", "--model.pretrained", "a.safetensors")
     saved = read("run/best.ckpt")["hyper_parameters"]
     assert saved["model"] == "pointnet_vanilla"
     assert saved["options"]["global_channels"] == [8, 16]
@@ -126,13 +123,21 @@ def test_the_same_command_resumes_without_the_file(inside, tmp_path, capsys, mon
         assert torch.equal(value, resumed["state_dict"][name]), name
 
 
+def test_a_folder_is_validated(inside, capsys):
+    run("validate", "--ckpt_path", "hub")
+    printed, told = capsys.readouterr()
+    assert "starting from hub: a pointnet_vanilla, which chooses only among 3 of its 4" in told
+    assert "val/overall_accuracy" in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "named",
     [
         ["--ckpt_path", "hub"],
-        pytest.param(["--ckpt_path", "a.safetensors"], marks=pytest.mark.slow),
-        pytest.param(["--model.pretrained", "a.safetensors"], marks=pytest.mark.slow),
-        pytest.param(["--model.pretrained=hub"], marks=pytest.mark.slow),
+        ["--ckpt_path", "a.safetensors"],
+        ["--model.pretrained", "a.safetensors"],
+        ["--model.pretrained=hub"],
     ],
 )
 def test_weights_are_tested_under_either_option(inside, monkeypatch, named, capsys):
