@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,6 +153,15 @@ def test_weights_are_tested_under_either_option(inside, monkeypatch, named, caps
     assert report["checkpoint"] == name
 
 
+def test_a_folder_names_what_is_in_files(inside, capsys):
+    np.save("cloud.npy", np.random.default_rng(0).normal(size=(30, 3)))
+    main(["predict", "cloud.npy", "--ckpt_path", "hub", "--output", "files.csv"])
+    answer = capsys.readouterr().out.splitlines()[0]
+    main(["predict", "cloud.npy", "--ckpt_path", "a.safetensors"])
+    assert capsys.readouterr().out.splitlines() == [answer]
+    assert answer.split()[1] in KNOWN
+
+
 @pytest.mark.slow
 def test_weights_predict_the_clouds_of_the_data(inside):
     run("predict", "--ckpt_path", "hub", "--output", "answers.csv")
@@ -160,6 +170,7 @@ def test_weights_predict_the_clouds_of_the_data(inside):
     task = ClassificationTask(list(CLASSES), model="pointnet_vanilla", pretrained="hub").eval()
     assert len(rows) == 9
     assert set(rows[0]) == {"cloud", "label", "prediction", *(f"p({name})" for name in CLASSES)}
+    assert task.start is not None
     assert task.start.unknown == []
 
 

@@ -63,7 +63,8 @@ class ClassificationTask(BaseTask):
             0.1 for pretrained weights.
 
     Attributes:
-        start: The network and where its weights come from, at the start.
+        start: The network and where its weights come from, at the start; None in a task with a
+            `configure_models` of its own.
         test_confusion: The confusion matrix of the last test, by `test_confusion.compute()`: a row
             a true class, a column a predicted one.
         test_mistakes: `[index, label, prediction]` of each cloud that the last test misclassified.
@@ -74,6 +75,7 @@ class ClassificationTask(BaseTask):
 
     monitor = "val/overall_accuracy"
     monitor_mode = "max"
+    start: StartingNetwork | None = None
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class ClassificationTask(BaseTask):
 
     def configure_models(self) -> nn.Module:
         """Return the named classifier."""
-        self.start: StartingNetwork = make_network(self.hparams)
+        self.start = make_network(self.hparams)
         # A checkpoint makes the network again from these, and needs no other file.
         self.hparams.update(self.start.hyperparameters)
         return self.start.model
@@ -123,12 +125,14 @@ class ClassificationTask(BaseTask):
     def setup(self, stage: str) -> None:
         """Say what a pretrained network starts from, and match the clouds of an evaluation."""
         super().setup(stage)
-        self.start.setup(self.trainer)
+        if self.start is not None:
+            self.start.setup(self.trainer)
 
     def on_train_start(self) -> None:
         """Let a new last layer count as trained."""
         super().on_train_start()
-        self.start.is_trained = True
+        if self.start is not None:
+            self.start.is_trained = True
 
     def configure_losses(self, stage: Stage) -> nn.Module:
         """Return cross entropy, smoothed in training."""
