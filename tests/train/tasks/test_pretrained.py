@@ -1,5 +1,7 @@
 """Trainings that start from weights: the head, what is frozen, and how they resume."""
 
+from typing import Any
+
 import pytest
 import torch
 from pytorch_lightning import seed_everything
@@ -132,7 +134,7 @@ def test_the_options_are_the_files_and_a_checkpoint_has_them(weights):
     }
 
 
-FINE_TUNINGS = [{"freeze": "backbone"}, {"backbone_lr_factor": 0.1}]
+FINE_TUNINGS: list[dict[str, Any]] = [{"freeze": "backbone"}, {"backbone_lr_factor": 0.1}]
 
 
 @pytest.mark.parametrize(
