@@ -13,6 +13,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch import distributed
 
+from sharedmlp.cli.checkpoint_arguments import (
+    DEFAULT_CLASS_PATH,
+    FROM_DATA,
+    merge_checkpoint,
+)
+from sharedmlp.cli.instantiation import explain_errors
 from sharedmlp.cli.predict_split import add_predict_arguments, predict_test_split
 from sharedmlp.cli.recipes import resolve_recipes
 from sharedmlp.cli.run_folder import (
@@ -24,7 +30,9 @@ from sharedmlp.cli.run_folder import (
     report_test,
     write_validation,
 )
+from sharedmlp.cli.starting_weights import named_weights
 from sharedmlp.cli.switches import SwitchableCLI
+from sharedmlp.cli.typed_arguments import TypedModelArguments
 from sharedmlp.train import (
     AtomicCheckpointIO,
     BaseTask,
@@ -39,16 +47,12 @@ from sharedmlp.train.callbacks.run_folder import RunFolder, run_folder
 from sharedmlp.train.callbacks.save_config import AtomicSaveConfigCallback
 from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
-    read_hyperparameters,
     remove_callbacks,
     replace_checkpoint_io,
     silence_lightning,
 )
 
 _DEFAULT_TASK = ClassificationTask
-_DEFAULT_CLASS_PATH = f"sharedmlp.train.{_DEFAULT_TASK.__name__}"
-# Properties of the data module that are arguments of a task.
-_FROM_DATA = ("class_names", "in_channels")
 
 
 class SharedMLPCLI(SwitchableCLI):
@@ -81,7 +85,7 @@ class SharedMLPCLI(SwitchableCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoints, the test after a fit, and what the model learns from the data."""
-        parser.set_defaults({"model": {"class_path": _DEFAULT_CLASS_PATH}})
+        parser.set_defaults({"model": {"class_path": DEFAULT_CLASS_PATH}})
         # Two, because a ModelCheckpoint that monitors a metric writes its `save_last` only in
         # epochs that are among the best.
         for key, settings in {
@@ -103,61 +107,18 @@ class SharedMLPCLI(SwitchableCLI):
             help="End `fit` with a test of the best checkpoint.",
         )
         # Only for the tasks that take them.
-        for name in _FROM_DATA:
+        for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and remember which arguments of the model were typed."""
         assert isinstance(args, list)
         super().parse_arguments(parser, args)
-        self._typed = [arg.split("=")[0][2:] for arg in args if arg.startswith("--model.")]
-        self._typed_group = any(
-            option == "--model" and "{" in (value if equals else following)
-            for arg, following in zip(args, [*args[1:], ""], strict=True)
-            for option, equals, value in [arg.partition("=")]
-        )
+        self._typed = TypedModelArguments.of(args)
 
     def merge_checkpoint(self) -> None:
         """Put the hyperparameters of the checkpoint below those that were typed."""
-        subcommand = self.config.get("subcommand")
-        if subcommand is None:
-            return
-        config = self.config[subcommand]
-        ckpt_path = config.get("ckpt_path")
-        is_file = bool(ckpt_path) and Path(ckpt_path).is_file()
-        if subcommand != "fit" and not is_file:
-            self.parser.error(
-                f"`{subcommand}` needs --ckpt_path FILE, such as "
-                "runs/quickstart/version_0/checkpoints/best.ckpt, got "
-                f"{ckpt_path!r}, which is not a file"
-            )
-        if ckpt_path and self._typed_group:
-            self.parser.error("with --ckpt_path, type single values as --model.NAME VALUE")
-        if not is_file:
-            return
-        try:
-            trained_class, values = read_hyperparameters(ckpt_path)
-        except Exception as error:  # of many types, and the file is what is wrong in all of them
-            self.parser.error(
-                f"{ckpt_path} cannot be read as a checkpoint of plain values, such as `sharedmlp "
-                f"fit` writes ({type(error).__name__})"
-            )
-        if not values:
-            return
-        class_path = config.model.class_path
-        trained_class = trained_class or _DEFAULT_CLASS_PATH
-        if trained_class.rpartition(".")[2] != class_path.rpartition(".")[2]:
-            self.parser.error(
-                f"{ckpt_path} is a checkpoint of a {trained_class}, not of a {class_path}: add "
-                f"--model {trained_class}"
-            )
-        typed = {key: config[key] for key in map(_config_key, self._typed) if key in config}
-        # Without what the data says, which a task does not need to take.
-        arguments = {k: v for k, v in values.items() if k not in _FROM_DATA}
-        model = {"class_path": class_path, "init_args": arguments}
-        self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
-        for key, value in typed.items():
-            self.config[subcommand].update(value, key)
+        merge_checkpoint(self, self._typed)
 
     def before_instantiate_classes(self) -> None:
         """Serve `sync_batchnorm`, monitor what the task says, and silence what matters to fit."""
@@ -174,6 +135,11 @@ class SharedMLPCLI(SwitchableCLI):
             best.monitor, best.mode = task.monitor, task.monitor_mode
         if self.subcommand != "fit":
             warnings.filterwarnings("ignore", ".*The dirpath has changed from.*")
+
+    def instantiate_classes(self) -> None:
+        """Instantiate, with the errors of the classes themselves."""
+        with explain_errors():
+            super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
         """Remember whether anything is to be written at all, and write checkpoints in one step."""
@@ -216,7 +182,7 @@ class SharedMLPCLI(SwitchableCLI):
         """Validate a checkpoint."""
         self._claim_folder()
         self.trainer.validate(**kwargs, weights_only=True)
-        ckpt_path = self.config.validate.ckpt_path
+        ckpt_path = named_weights(self.config.validate)
         written = write_validation(self.trainer, ckpt_path)
         print_paths(self.trainer, {"checkpoint": ckpt_path, **written})
 
@@ -224,7 +190,7 @@ class SharedMLPCLI(SwitchableCLI):
         """Test a checkpoint and print the result and what was written."""
         self._claim_folder()
         self.trainer.test(**kwargs, weights_only=True, verbose=False)
-        ckpt_path = self.config.test.ckpt_path
+        ckpt_path = named_weights(self.config.test)
         written = report_test(self.trainer, self.model, ckpt_path)
         print_paths(self.trainer, {"checkpoint": ckpt_path, **written})
 
@@ -278,10 +244,3 @@ def run(args: Sequence[str]) -> None:
     if not joined and distributed.is_initialized():
         # Lightning leaves gloo's threads alone, and they may abort the process as it ends.
         distributed.destroy_process_group()
-
-
-def _config_key(option: str) -> str:
-    """Return where the configuration keeps what was typed as `--model.NAME`."""
-    name = option.removeprefix("model.")
-    known = name.split(".")[0] in ("class_path", "init_args", "dict_kwargs")
-    return option if known else f"model.init_args.{name}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sharedmlp.inference import load_trained
-from sharedmlp.models import PointCloudModel, create_model, load_safetensors
+from sharedmlp.models import PointCloudModel, create_model, load_pretrained
 
 
 def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -22,7 +22,8 @@ def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--ckpt_path",
         type=Path,
-        help="what `sharedmlp fit` wrote, or `sharedmlp export --format safetensors`; by default "
+        help="what `sharedmlp fit` wrote, or `sharedmlp export --format safetensors`, or a folder "
+        "of save_pretrained; by default "
         "the network that is part of this package, which knows the 40 classes of ModelNet40",
     )
     parser.add_argument(
@@ -39,7 +40,7 @@ def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointClo
     """Return a network with the names of its classes; without a path, the one of this package."""
     if path is None:
         return create_model("pointnet_vanilla", pretrained="modelnet40")
-    load = load_safetensors if path.suffix == ".safetensors" else load_trained
+    load = load_pretrained if path.exists() else load_trained  # which says what it expected
     with exit_on_error(parser):
         model = load(path, search_precision="float32")  # critical points are exact ones
     if "class_names" not in model.metadata:

@@ -21,6 +21,7 @@ from sharedmlp.cli.network import (
 )
 from sharedmlp.data import MeshReadError, find_cloud_files
 from sharedmlp.inference.predict import FileAnswer, classify_files
+from sharedmlp.models.pretrained import weights_file
 from sharedmlp.reports.likeness import (
     AnswerCheck,
     compare_up_axes,
@@ -78,7 +79,7 @@ def run(args: Sequence[str]) -> None:
     table = None
     if options.output:
         source = {
-            "checkpoint": options.ckpt_path and file_sha256(options.ckpt_path),
+            "checkpoint": options.ckpt_path and file_sha256(weights_file(options.ckpt_path)),
             "seed": options.seed,
             "up_axis": options.up_axis,
             "rotations": options.rotations,

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning.cli import LightningArgumentParser
 
+from sharedmlp.cli.starting_weights import named_weights, named_weights_file
 from sharedmlp.data import DataError
 from sharedmlp.train import ClassificationTask
 from sharedmlp.train.callbacks.prediction_writer import PredictionWriter
@@ -79,7 +80,7 @@ def predict_test_split(
         if not writer.table:
             return {}
         writer.table.finish()
-        return {"checkpoint": config.ckpt_path, "predictions": path}
+        return {"checkpoint": named_weights(config), "predictions": path}
 
 
 def _describe_source(config: Any) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def _describe_source(config: Any) -> dict[str, Any]:
     for name in ("batch_size", "num_workers"):
         data.get("init_args", {}).pop(name, None)
     return {
-        "checkpoint": file_sha256(config.ckpt_path),
+        "checkpoint": file_sha256(named_weights_file(config)),
         "data": data,
         "rotations": config.rotations,
     }

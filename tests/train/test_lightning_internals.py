@@ -232,9 +232,10 @@ def test_the_command_line_has_the_two_methods_that_are_extended():
 def test_hyperparameters_come_without_lightnings_own(tmp_path):
     values = {"class_names": list(CLASSES), "dropout": 0.5}
     own = {"_class_path": "a.Task", "_instantiator": "b.make"}
-    torch.save({"hyper_parameters": {**values, **own}}, tmp_path / "a.ckpt")
+    version = {"pytorch-lightning_version": "2.6.6"}
+    torch.save({"hyper_parameters": {**values, **own}, **version}, tmp_path / "a.ckpt")
     assert read_hyperparameters(tmp_path / "a.ckpt") == ("a.Task", values)
-    torch.save({"state_dict": {}}, tmp_path / "b.ckpt")
+    torch.save({"state_dict": {}, **version}, tmp_path / "b.ckpt")
     assert read_hyperparameters(tmp_path / "b.ckpt") == (None, {})
 
 
@@ -283,3 +284,6 @@ def test_a_csv_logger_writes_what_is_logged_by_steps_and_keeps_other_files(tmp_p
     assert [float(row["by_step"]) for row in rows] == [0, 1, 2]
     assert not any("loss" in name for name in rows[0])
     assert (folder / "metrics.csv").read_text() == "of the run so far"
+    torch.save({"state_dict": {}}, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match="is no checkpoint of Lightning"):
+        read_hyperparameters(tmp_path / "c.pth")

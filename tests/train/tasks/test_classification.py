@@ -147,7 +147,7 @@ def test_checkpoint_holds_plain_values_and_loads_on_another_backend(tmp_path):
     trainer.save_checkpoint(path)
     saved = torch.load(path, weights_only=True)["hyper_parameters"]  # noqa: TID251 - the point
     assert saved["class_names"] == list(CLASSES)
-    assert {type(value) for value in saved.values()} <= {str, int, float, bool, list}
+    assert {type(value) for value in saved.values()} <= {str, int, float, bool, list, type(None)}
     loaded = ClassificationTask.load_from_checkpoint(path, backend="linear")
     assert not any(isinstance(module, nn.Conv1d) for module in loaded.modules())
     assert loaded.hparams["dropout"] == 0.1
