@@ -13,7 +13,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch import distributed
 
+from sharedmlp.cli.constructor_errors import constructor_errors, lightning_errors
+from sharedmlp.cli.errors import UsageError
+from sharedmlp.cli.jsonargparse_internals import OneLineParser
 from sharedmlp.cli.recipes import resolve_recipes
+from sharedmlp.cli.run_checks import check_run
 from sharedmlp.data import DataError
 from sharedmlp.train import (
     AtomicCheckpointIO,
@@ -170,8 +174,14 @@ class SharedMLPCLI(ExtensibleCLI):
         if self.subcommand != "fit":
             warnings.filterwarnings("ignore", ".*The dirpath has changed from.*")
 
+    def instantiate_classes(self) -> None:
+        """Make the data, the task and the trainer; what they say of their arguments is one line."""
+        with constructor_errors():
+            super().instantiate_classes()
+
     def after_instantiate_classes(self) -> None:
-        """Remember whether anything is to be written at all, and write checkpoints in one step."""
+        """Check the run, remember whether it is to write, and write checkpoints in one step."""
+        check_run(self.subcommand, self.trainer, self.model, self.config[self.subcommand])
         self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
         replace_checkpoint_io(self.trainer, AtomicCheckpointIO())
 
@@ -223,7 +233,7 @@ class SharedMLPCLI(ExtensibleCLI):
                 f"{type(self.model).__name__}; use trainer.predict in a script"
             )
         if self.trainer.world_size > 1:
-            raise ValueError("predict writes one file from one process: add --trainer.devices 1")
+            raise UsageError("predict writes one file from one process: add --trainer.devices 1")
         config = self.config.predict
         path = Path(config.output or self._log_dir() / "predictions.csv")
         source = _describe_source(config)
@@ -269,6 +279,14 @@ def run(args: Sequence[str]) -> None:
     # A config names no function that runs commands; jsonargparse has a list of those.
     set_parsing_settings(import_path_denylist=[])
     silence_lightning()
+    with lightning_errors():
+        _run(args)
+    if not joined and distributed.is_initialized():
+        # Lightning leaves gloo's threads alone, and they may abort the process as it ends.
+        distributed.destroy_process_group()
+
+
+def _run(args: Sequence[str]) -> None:
     SharedMLPCLI(
         BaseTask,
         PointCloudDataModule,
@@ -276,6 +294,7 @@ def run(args: Sequence[str]) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
+        parser_class=OneLineParser,
         save_config_callback=AtomicSaveConfigCallback,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={
@@ -292,9 +311,6 @@ def run(args: Sequence[str]) -> None:
         },
         args=resolve_recipes(args),
     )
-    if not joined and distributed.is_initialized():
-        # Lightning leaves gloo's threads alone, and they may abort the process as it ends.
-        distributed.destroy_process_group()
 
 
 def _config_key(option: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sharedmlp.models.protocol import PointCloudModel
+from sharedmlp.utils.suggest import did_you_mean
 
 ClassT = TypeVar("ClassT", bound=type[PointCloudModel])
 
@@ -108,7 +109,7 @@ def get_model(name: str, task: str = "classification") -> RegisteredModel:
         names = ", ".join(list_models(task))
         tasks = ", ".join(sorted({known for known, _ in _MODELS}))
         raise ValueError(
-            f"unknown model {name!r}: choose one of {names}"
+            f"unknown model {name!r}: choose one of {names}" + did_you_mean(name, list_models(task))
             if names
             else f"there is no model for the task {task!r}: choose one of {tasks}"
         )

@@ -66,9 +66,9 @@ def test_an_unknown_command_is_one_line(capsys):
     assert printed.count("\n") == 1
 
 
-def test_fit_help_is_lightnings(capsys):
+def test_fit_help_all_is_lightnings(capsys):
     with pytest.raises(SystemExit) as error:
-        main(["fit", "--help"])
+        main(["fit", "--help", "all"])
     assert error.value.code == 0
     printed = capsys.readouterr().out
     for option in ("--trainer.max_epochs", "--model.help", "--data.help", "--best_checkpoint"):

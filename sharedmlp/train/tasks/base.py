@@ -36,6 +36,7 @@ from sharedmlp.train.schedules import (
     norm_momentum,
     set_norm_momentum,
 )
+from sharedmlp.utils.ranges import check_range
 from sharedmlp.utils.seeds import derive_seed
 
 Batch = dict[str, Any]
@@ -96,6 +97,8 @@ class BaseTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # the arguments of the subclass
+        check_range(0, learning_rate=learning_rate, weight_decay=weight_decay)
+        check_range(0, 1, momentum=momentum)
         if not 0.0 <= warmup < 1.0:
             raise ValueError(f"warmup is a share of all steps in [0, 1), got {warmup}")
         self.optimizer = optimizer

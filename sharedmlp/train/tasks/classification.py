@@ -15,6 +15,7 @@ from sharedmlp.models import create_model
 from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.metrics import MeanClassAccuracy
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
+from sharedmlp.utils.ranges import check_range
 
 
 class ClassificationTask(BaseTask):
@@ -92,6 +93,7 @@ class ClassificationTask(BaseTask):
             momentum=momentum,
             penalty_weight=penalty_weight,
         )
+        check_range(0, 1, label_smoothing=label_smoothing)
         self.class_names = list(class_names)
         self.test_confusion = MulticlassConfusionMatrix(len(class_names), validate_args=False)
         self.test_mistakes: list[list[int]] = []
