@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from sharedmlp.cli.class_source import ClassSource, find_source, known_sources
+from sharedmlp.cli.class_source import find_source, known_sources
 from sharedmlp.cli.errors import exit_usage
 from sharedmlp.cli.recipes import resolve_recipes
 from sharedmlp.utils.suggest import did_you_mean
 
+_BASES = {"model": "BaseTask", "data": "PointCloudDataModule"}
 _DEFAULTS = {"model": "ClassificationTask", "data": "PointCloudDataModule"}
 # Arguments of a task that the data gives.
 _FROM_DATA = ("class_names", "in_channels")
@@ -117,7 +118,7 @@ def _describe_class(group: str, values: Mapping[str, Any]) -> list[str]:
     """Return the options of a task or of data, each with its value and what it means."""
     name = values.get("class_path") or _DEFAULTS[group]
     source = find_source(name)
-    known = [cls for cls in known_sources(_DEFAULTS["data"] if group == "data" else "BaseTask")]
+    known = known_sources(_BASES[group])
     if source is None:
         exit_usage(
             f"unknown class {name} for --{group}"

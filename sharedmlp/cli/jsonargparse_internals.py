@@ -1,7 +1,7 @@
 """Everything that relies on what jsonargparse does not document: how its messages are worded.
 
-Tested with jsonargparse 4.53.0. A message of another wording is printed as it is, in one line; which
-ones are recognized is held by tests/cli/test_errors.py.
+Tested with jsonargparse 4.53.0. A message of another wording is printed as it is, in one line;
+which ones are recognized is held by tests/cli/test_errors.py.
 
 jsonargparse reports what is wrong inside an argument as an error with causes: the key of the
 argument, the class that its value names, a key within that class, and last what is wrong.
@@ -13,6 +13,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -183,7 +184,7 @@ def _bad_config(why: str, args: list[str]) -> str:
             line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
             return f"--config {path}{line}: no valid YAML: {error.problem}"
         if not isinstance(settings, dict):
-            return f"--config {path}: expected settings (YAML) such as `trainer:`, got {settings!r:.60}"
+            return f"--config {path}: expected settings (YAML), got {settings!r:.60}"
     return one_line(why)
 
 
@@ -202,7 +203,7 @@ def _source(option: str, args: list[str], value: str = "") -> tuple[str, str]:
 
 def _config_values(args: list[str]) -> list[str]:
     values = [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
-    pairs = zip(args, args[1:], strict=False)
+    pairs = pairwise(args)
     return values + [value for option, value in pairs if option in ("-c", "--config")]
 
 

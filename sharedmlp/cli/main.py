@@ -96,7 +96,7 @@ def _format_help() -> str:
             "commands:",
             *lines,
             "",
-            "`sharedmlp COMMAND --help` describes a command, `sharedmlp --version` prints the version.",
+            "`sharedmlp COMMAND --help` describes a command; `--version` prints the version.",
         ]
     )
 

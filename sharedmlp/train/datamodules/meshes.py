@@ -56,8 +56,8 @@ class MeshTreeDataModule(PointCloudDataModule):
         super().__init__(**options)
         if self.num_points > pool_size:  # known before any file is sampled
             raise DataError(
-                f"expected num_points from 1 to {pool_size}, the points kept of a file (pool_size), "
-                f"got {self.num_points}"
+                f"expected num_points from 1 to {pool_size}, the points that are kept of a file "
+                f"(pool_size), got {self.num_points}"
             )
         self.root = Path(root)
         self.pool_size = pool_size
