@@ -191,11 +191,8 @@ def _bad_config(why: str, args: list[str]) -> str:
 def _source(option: str, args: list[str], value: str = "") -> tuple[str, str]:
     """Return the dashes of an option that was typed, else the files of settings that have it."""
     configs = _config_values(args)
-    words = [
-        re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
-        for word in (option.rpartition(".")[2], value)
-    ]
-    if any(words[0].search(arg) for arg in args if arg not in configs):
+    words = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)") for word in (value, *option.split("."))]
+    if any(words[-1].search(arg) for arg in args if arg not in configs):
         return "--", ""
     holders = [path for path in configs if all(word.search(_read(path)) for word in words)]
     return ("", f" in {' and '.join(holders)}") if holders else ("--", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def check_range(low: float, high: float = math.inf, **values: float) -> None:
+def check_range(low: float, high: float = math.inf, /, **values: float) -> None:
     """Check that arguments lie in a range.
 
     Args:

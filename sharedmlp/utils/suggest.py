@@ -18,7 +18,7 @@ def did_you_mean(name: str, candidates: Iterable[str], prefix: str = "") -> str:
         An empty string if no candidate is similar.
     """
     by_spelling = {_plain(candidate): candidate for candidate in candidates}
-    close = get_close_matches(_plain(name), by_spelling, n=1, cutoff=0.7)
+    close = get_close_matches(_plain(name), by_spelling, n=1, cutoff=0.6)
     return f"; did you mean {prefix}{by_spelling[close[0]]}?" if close else ""
 
 

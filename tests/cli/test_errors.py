@@ -2,10 +2,12 @@
 
 import sys
 import warnings
+from functools import wraps
 from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from sharedmlp.__main__ import main
 from sharedmlp.train import ClassificationTask
@@ -63,7 +65,7 @@ VALUES = [
     ("--trainer.precision 17", "--trainer.precision expects", "16-mixed"),
     ("--data.test_votes 0", "test_votes is at least 1", "got 0"),
     ("--model.learning_rate -1", "learning_rate is at least 0, got -1", ""),
-    ("--model.learning_rate nan", "learning_rate is at least 0, got nan", ""),
+    ("--model.learning_rate .nan", "learning_rate is at least 0, got nan", ""),
     ("--model.label_smoothing 2", "label_smoothing is from 0 to 1", ""),
     ("--data.batch_size 0", "batch_size is at least 1, got 0", ""),
     ("--data.val_fraction 2", "val_fraction is from 0 to 1", ""),
@@ -173,10 +175,11 @@ def test_one_class_is_one_line(inside, capsys):
 
 
 def test_a_missing_logger_names_its_extra(monkeypatch, capsys):
+    @wraps(TensorBoardLogger.__init__)  # with its arguments
     def fail(*args, **options):
         raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available.")
 
-    monkeypatch.setattr("pytorch_lightning.loggers.TensorBoardLogger.__init__", fail)
+    monkeypatch.setattr(TensorBoardLogger, "__init__", fail)
     arguments = ["fit", "--config", "quickstart", "--trainer.logger", "TensorBoardLogger"]
     code, line = expect_line([*arguments, "--trainer.logger.save_dir", "a"], capsys)
     assert (code, "pip install 'sharedmlp[tensorboard]'" in line) == (1, True)
@@ -213,7 +216,7 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
         raise AttributeError("a bug")
 
     monkeypatch.setattr(ClassificationTask, "configure_models", fail)
-    with pytest.raises(AttributeError, match="^a bug$"):
+    with pytest.raises(AttributeError, match=r"^a bug$"):
         main(["fit", "--config", "tree.yaml"])
 
 

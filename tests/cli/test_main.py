@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
+import sharedmlp
 from sharedmlp.__main__ import main
 from sharedmlp.cli.main import COMMANDS
 
+NAMES = ("fit", "predict", "show", "prepare", "export", "compare", "benchmark")
 HEAVY = {
     "pytorch_lightning",
     "jsonargparse",
@@ -23,8 +25,9 @@ def test_help_imports_nothing_heavy():
     """What is asked for help comes in one process: each is measured with those before it."""
     code = f"""
 import sys
+import sharedmlp
 from sharedmlp.__main__ import main
-for args in (["--help"], *([name, "--help"] for name in ("predict", "show", "prepare", "export"))):
+for args in (["--help"], *([name, "--help"] for name in {NAMES!r})):
     try:
         main(args)
     except SystemExit as error:
@@ -35,7 +38,7 @@ for args in (["--help"], *([name, "--help"] for name in ("predict", "show", "pre
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )
     lines = [line for line in result.stdout.splitlines() if line.startswith("heavy:")]
-    assert len(lines) == 5
+    assert len(lines) == 1 + len(NAMES)
     assert [line for line in lines if not line.endswith("[]")] == []
     for usage in ("sharedmlp COMMAND", "sharedmlp predict", "sharedmlp show", "sharedmlp export"):
         assert f"usage: {usage}" in result.stdout
@@ -47,7 +50,8 @@ def test_help_lists_every_command(capsys):
     assert error.value.code == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "]
     assert listed == list(COMMANDS)
-    assert {"fit", "validate", "test", "predict", "prepare", "export", "show"} == set(listed)
+    lightning = {"fit", "validate", "test", "predict"}
+    assert lightning | {"prepare", "export", "show", "compare", "benchmark"} == set(listed)
 
 
 def test_without_a_command_it_is_help_and_an_error(capsys):
@@ -80,3 +84,8 @@ def test_the_arguments_of_the_task_are_listed(capsys):
         main(["fit", "--model.help", "ClassificationTask"])
     assert error.value.code == 0
     assert "--model.backend" in capsys.readouterr().out.replace("init_args.", "")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"sharedmlp {sharedmlp.__version__}\n"
