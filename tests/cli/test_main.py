@@ -25,7 +25,6 @@ def test_help_imports_nothing_heavy():
     """What is asked for help comes in one process: each is measured with those before it."""
     code = f"""
 import sys
-import sharedmlp
 from sharedmlp.__main__ import main
 for args in (["--help"], *([name, "--help"] for name in {NAMES!r})):
     try:
