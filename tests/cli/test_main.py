@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -88,3 +90,15 @@ def test_the_arguments_of_the_task_are_listed(capsys):
 def test_the_version_is_that_of_the_package(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"sharedmlp {sharedmlp.__version__}\n"
+
+
+def test_a_command_is_a_line_and_a_module(monkeypatch, capsys):
+    seen: list[Any] = []
+    toy = SimpleNamespace(run=seen.append)
+    monkeypatch.setitem(sys.modules, "sharedmlp.cli.toy", toy)
+    monkeypatch.setitem(COMMANDS, "toy", ("toy", "play"))
+    main(["toy", "--with", "it"])
+    assert seen == [["--with", "it"]]
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "\n  toy        play\n" in capsys.readouterr().out
