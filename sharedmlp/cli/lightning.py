@@ -181,7 +181,7 @@ class SharedMLPCLI(ExtensibleCLI):
 
     def after_instantiate_classes(self) -> None:
         """Check the run, remember whether it is to write, and write checkpoints in one step."""
-        check_run(self.subcommand, self.trainer, self.model, self.config[self.subcommand])
+        check_run(str(self.subcommand), self.trainer, self.model, self.config[self.subcommand])
         self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
         replace_checkpoint_io(self.trainer, AtomicCheckpointIO())
 

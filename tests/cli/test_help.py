@@ -44,16 +44,13 @@ def test_options_read_from_source_are_those_of_the_class(cls):
     assert source is not None
     assert {option.name for option in source.options()} == set(option_names(cls))
     assert all(option.description for option in source.options())
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or not base.__module__.startswith("sharedmlp."):
-            continue
-        for name, parameter in inspect.signature(base).parameters.items():
-            (option,) = [o for o in source.options() if o.name == name] or [None]
-            if option and base is cls and parameter.default is not inspect.Parameter.empty:
-                typed = {True: "true", False: "false", None: "null"}
-                default = parameter.default
-                is_word = default is None or isinstance(default, bool)
-                assert option.default == (typed[default] if is_word else str(default))
+    written = {True: "true", False: "false", None: "null"}
+    defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+    for option in source.options():
+        default = defaults.get(option.name, inspect.Parameter.empty)
+        if default is not inspect.Parameter.empty:
+            is_word = default is None or isinstance(default, bool)
+            assert option.default == (written[default] if is_word else str(default))
 
 
 def test_all_classes_are_known():
