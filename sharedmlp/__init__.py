@@ -16,6 +16,8 @@ from sharedmlp.layers import (
 )
 from sharedmlp.models import create_model, list_models, orthogonality_penalty
 
+__version__ = "0.1.0"
+
 __all__ = [
     "EdgeConv",
     "FeaturePropagation",
@@ -41,3 +43,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(fusion, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List what is imported when it is asked for, too."""
+    return sorted({*globals(), *__all__})

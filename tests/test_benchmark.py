@@ -1,4 +1,3 @@
-import importlib
 import importlib.util
 import json
 import tempfile
@@ -18,6 +17,7 @@ from sharedmlp.benchmark import (
     format_small,
     format_summary,
     measure_small,
+    peers,
     run,
     run_benchmark,
     write_results,
@@ -33,11 +33,11 @@ from sharedmlp.benchmark.table import (
     load_variants,
 )
 from sharedmlp.benchmark.worker import prepare
+from sharedmlp.cli import benchmark as command
 from sharedmlp.models import create_model
 from sharedmlp.viz import plot_benchmark, plot_growth
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-PEERS_FILE = SCRIPTS / "benchmark_peers.py"
+PEERS_FILE = Path(peers.__file__)
 EVERYTHING = load_variants(PEERS_FILE)
 OWN_VARIANTS = """
 from sharedmlp.benchmark.field.pointnet import FieldPointNet
@@ -242,8 +242,7 @@ class FakeWorker:
 def test_contended_means_a_busy_process_for_as_long_as_it_runs(contended, monkeypatch):
     disturbers: list[Any] = []
     asked: set[Any] = set()
-    monkeypatch.syspath_prepend(SCRIPTS)
-    from benchmark_contention import start_contention
+    from sharedmlp.benchmark.contention import start_contention
 
     def start():
         disturbers.append(start_contention(1))
@@ -399,22 +398,16 @@ def test_the_picture_shows_every_measured_variant():
     assert train.get_yticklabels()[1].get_fontweight() == "normal"
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return importlib.import_module("benchmark")
-
-
-def test_the_script_prints_the_table_and_writes_three_files(script, monkeypatch, tmp_path, capsys):
+def test_the_command_prints_the_table_and_writes_three_files(monkeypatch, tmp_path, capsys):
     asked = {}
 
     def fake(**options):
         asked.update(options)
         return made_up()
 
-    monkeypatch.setattr(script, "run_benchmark", fake)
+    monkeypatch.setattr(command, "run_benchmark", fake)
     arguments = ["--num_points", "8", "16", "--contended", "--allocator", "default", "keep"]
-    script.main([*arguments, "--output", str(tmp_path)])
+    command.run([*arguments, "--output", str(tmp_path)])
     assert asked["allocators"] == ["default", "keep"]
     assert asked["num_points"] == [8, 16]
     assert callable(asked["contention"])
@@ -434,28 +427,28 @@ def test_the_script_prints_the_table_and_writes_three_files(script, monkeypatch,
         ("--variants pyg", ["pyg"]),
     ],
 )
-def test_the_script_knows_the_peers(arguments, variants, script, monkeypatch, tmp_path):
+def test_the_command_knows_the_peers(arguments, variants, monkeypatch, tmp_path):
     asked = {}
     monkeypatch.setattr(
-        script, "run_benchmark", lambda **options: asked.update(options) or made_up()
+        command, "run_benchmark", lambda **options: asked.update(options) or made_up()
     )
-    script.main([*arguments.split(), "--output", str(tmp_path)])
+    command.run([*arguments.split(), "--output", str(tmp_path)])
     assert asked["variants"] == variants
     assert Path(asked["variants_from"]) == PEERS_FILE
     assert asked["contention"] is None
 
 
-def test_the_script_measures_small_layers(script, monkeypatch, tmp_path, capsys):
+def test_the_command_measures_small_layers(monkeypatch, tmp_path, capsys):
     small = measure_small(threads=[1], batch_sizes=[1], num_points=[16], seconds=0.0)
-    monkeypatch.setattr(script, "measure_small", lambda: small)
-    script.main(["--small", "--output", str(tmp_path / "new")])
+    monkeypatch.setattr(command, "measure_small", lambda: small)
+    command.run(["--small", "--output", str(tmp_path / "new")])
     assert format_small(small) in capsys.readouterr().out
     assert (tmp_path / "new" / "small.md").read_text() == format_small(small)
 
 
-def test_the_script_says_what_is_wrong(script, capsys):
+def test_the_command_says_what_is_wrong(capsys):
     with pytest.raises(SystemExit, match="2"):
-        script.main(["--variants", "lineal"])
+        command.run(["--variants", "lineal"])
     assert "unknown variant 'lineal'" in capsys.readouterr().err
 
 

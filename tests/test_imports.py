@@ -1,5 +1,6 @@
 """What `import sharedmlp` costs the one who wants a layer."""
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -17,3 +18,12 @@ print(*sorted({name for name in set(sys.modules) - before if not name.startswith
     )
     new = [name for name in result.stdout.split() if not name.startswith("__editable__")]
     assert new == []
+
+
+def test_dir_lists_what_is_imported_on_demand_and_the_version():
+    import sharedmlp
+
+    assert set(sharedmlp.__all__) | {"__version__"} <= set(dir(sharedmlp))
+    assert all(hasattr(sharedmlp, name) for name in dir(sharedmlp))
+    installed = importlib.metadata.version("sharedmlp")
+    assert installed == sharedmlp.__version__

@@ -13,8 +13,10 @@ import yaml
 import sharedmlp.train.datamodules.meshes
 from sharedmlp.__main__ import main
 from sharedmlp.benchmark import format_results, format_summary
+from sharedmlp.cli.recipes import find_recipes
 from sharedmlp.data import write_shapes
 from sharedmlp.models import create_model, list_models
+from sharedmlp.train.lightning_internals import read_hyperparameters
 from tests.environment import own_environment
 
 ROOT = Path(__file__).parents[1]
@@ -49,20 +51,78 @@ def test_python(code):
     exec(compile(code, "README.md", "exec"), {})
 
 
-def test_commands_in_their_order(capsys):
+class ParsedError(Exception):
+    """Raised in place of running a command that was understood."""
+
+
+def test_every_command_is_understood(monkeypatch):
+    from sharedmlp.cli.arguments import CommandParser
+    from sharedmlp.cli.lightning import SharedMLPCLI
+
+    parse_args = CommandParser.parse_args
+
+    def stop(*_):
+        raise ParsedError
+
+    def parse_and_stop(self, args):
+        parse_args(self, args)
+        raise ParsedError
+
+    monkeypatch.setattr(SharedMLPCLI, "merge_checkpoint", stop)
+    monkeypatch.setattr(CommandParser, "parse_args", parse_and_stop)
     for line in COMMANDS:
-        # of fewer meshes, the first for the test
-        arguments = shlex.split(line.replace("chair_0061", "chair_0005"))[1:]
-        if arguments[0] == "fit":  # as written, but short
-            epochs = "2" if "--ckpt_path" in arguments else "1"
-            arguments += ["--trainer.max_epochs", epochs]
-        if "--config" in arguments:
-            arguments += ["--data.pool_size", "300"]
-        main(arguments)
-    printed = capsys.readouterr().out
-    assert "overall accuracy" in printed
+        with pytest.raises(ParsedError):
+            main(shlex.split(line)[1:])
+
+
+@pytest.mark.slow
+def test_the_walk_line_by_line(monkeypatch, capsys):
+    """After the main job, as it is written, on fewer meshes and in fewer epochs."""
+    recipes = find_recipes()
+    quickstart = Path("configs/quickstart.yaml")
+    text = quickstart.read_text()
+    assert "max_epochs: 15" in text
+    quickstart.write_text(
+        text.replace("max_epochs: 15", "max_epochs: 2").replace(
+            "    num_points: 256", "    pool_size: 300\n    num_points: 256"
+        )
+    )
+    monkeypatch.setattr(
+        "sharedmlp.cli.recipes.find_recipes", lambda: {**recipes, "quickstart": quickstart}
+    )
+    main(["fit", "--config", "configs/quickstart.yaml"])  # the main job
+    printed = []
+    for line in COMMANDS:
+        # the first mesh for the test, and an epoch more than before
+        line = line.replace("chair_0061", "chair_0005").replace("max_epochs 20", "max_epochs 3")
+        capsys.readouterr()
+        main(shlex.split(line)[1:])
+        printed.append(capsys.readouterr().out)
+    fit, test, predict, resumed, compare, files, packaged, show, export, prepare = printed
+    run = Path("runs/conv1d/version_0")
+    assert "epoch  2/2" in fit
+    assert str(run / "checkpoints" / "best.ckpt") in fit
+    assert read_hyperparameters(run / "checkpoints" / "best.ckpt")[1]["backend"] == "conv1d"
+    assert "overall accuracy" in test
     (predictions,) = Path("runs").rglob("predictions.csv")
-    assert len(predictions.read_text().splitlines()) > 1
+    assert str(predictions) in predict
+    assert len(predictions.read_text().splitlines()) == 1 + 12
+    assert [row.split(":")[0] for row in resumed.splitlines() if row.startswith("epoch")] == [
+        "epoch  3/3"
+    ]
+    last = Path("runs/resumed/version_0/checkpoints/last.ckpt")
+    assert read_hyperparameters(last)[1]["backend"] == "linear"
+    assert f"| {run} | 1 |" in compare
+    assert "| runs/resumed/version_0 | 1 |" in compare
+    assert Path("curves.png").is_file()
+    assert files.splitlines()[-1].split() == ["predictions", "predictions.csv"]
+    assert len(Path("predictions.csv").read_text().splitlines()) == 1 + 1
+    assert len(packaged.splitlines()) == 2
+    assert Path("chair.html").is_file()
+    assert "chair.html" in show
+    assert run.joinpath("checkpoints", "best.safetensors").is_file()
+    assert "best.safetensors" in export
+    assert "train: 48 clouds in 12 classes" in prepare
 
 
 def test_the_yaml_is_a_choice_of_model():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from sharedmlp.cli.arguments import CommandParser
 from sharedmlp.cli.network import exit_on_error
 from sharedmlp.export import FORMATS, export_model
 
@@ -16,8 +16,8 @@ def run(args: Sequence[str]) -> None:
     Args:
         args: The arguments after `export`.
     """
-    parser = argparse.ArgumentParser(
-        prog="sharedmlp export",
+    parser = CommandParser(
+        "export",
         description="Write the network of a checkpoint to one file that other programs run, with "
         "class names and preprocessing in its metadata, and check that it computes the same.",
     )

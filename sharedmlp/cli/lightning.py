@@ -18,9 +18,11 @@ from sharedmlp.cli.checkpoint_arguments import (
     FROM_DATA,
     merge_checkpoint,
 )
-from sharedmlp.cli.instantiation import explain_errors
+from sharedmlp.cli.constructor_errors import constructor_errors, lightning_errors
+from sharedmlp.cli.jsonargparse_internals import OneLineParser
 from sharedmlp.cli.predict_split import add_predict_arguments, predict_test_split
 from sharedmlp.cli.recipes import resolve_recipes
+from sharedmlp.cli.run_checks import check_run
 from sharedmlp.cli.run_folder import (
     DEFAULT_ROOT,
     claim_run_folder,
@@ -137,12 +139,13 @@ class SharedMLPCLI(SwitchableCLI):
             warnings.filterwarnings("ignore", ".*The dirpath has changed from.*")
 
     def instantiate_classes(self) -> None:
-        """Instantiate, with the errors of the classes themselves."""
-        with explain_errors():
+        """Make the data, the task and the trainer; what they say of their arguments is one line."""
+        with constructor_errors():
             super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
-        """Remember whether anything is to be written at all, and write checkpoints in one step."""
+        """Check the run, remember whether it is to write, and write checkpoints in one step."""
+        check_run(str(self.subcommand), self.trainer, self.model, self.config[self.subcommand])
         self._dry = bool(self.config[self.subcommand].trainer.fast_dev_run)
         replace_checkpoint_io(self.trainer, AtomicCheckpointIO())
 
@@ -217,6 +220,14 @@ def run(args: Sequence[str]) -> None:
     # A config names no function that runs commands; jsonargparse has a list of those.
     set_parsing_settings(import_path_denylist=[])
     silence_lightning()
+    with lightning_errors():
+        _run(args)
+    if not joined and distributed.is_initialized():
+        # Lightning leaves gloo's threads alone, and they may abort the process as it ends.
+        distributed.destroy_process_group()
+
+
+def _run(args: Sequence[str]) -> None:
     SharedMLPCLI(
         BaseTask,
         PointCloudDataModule,
@@ -224,6 +235,7 @@ def run(args: Sequence[str]) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
+        parser_class=OneLineParser,
         save_config_callback=AtomicSaveConfigCallback,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={
@@ -241,6 +253,3 @@ def run(args: Sequence[str]) -> None:
         },
         args=resolve_recipes(args),
     )
-    if not joined and distributed.is_initialized():
-        # Lightning leaves gloo's threads alone, and they may abort the process as it ends.
-        distributed.destroy_process_group()

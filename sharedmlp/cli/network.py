@@ -11,13 +11,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sharedmlp.cli.arguments import CommandParser
 from sharedmlp.inference import load_trained
 from sharedmlp.models import PointCloudModel, create_model, load_pretrained
 
 
 def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of a command that runs a network on single files."""
-    parser = argparse.ArgumentParser(prog=f"sharedmlp {command}", description=description)
+    parser = CommandParser(command, description=description)
     parser.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
     parser.add_argument(
         "--ckpt_path",

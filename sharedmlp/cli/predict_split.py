@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning.cli import LightningArgumentParser
 
+from sharedmlp.cli.errors import UsageError
 from sharedmlp.cli.starting_weights import named_weights, named_weights_file
 from sharedmlp.data import DataError
 from sharedmlp.train import ClassificationTask
@@ -57,7 +58,7 @@ def predict_test_split(
 
     Raises:
         DataError: If the task is not a classification.
-        ValueError: If there is more than one process.
+        UsageError: If there is more than one process.
     """
     if not isinstance(model, ClassificationTask):
         raise DataError(
@@ -65,7 +66,7 @@ def predict_test_split(
             f"{type(model).__name__}; use trainer.predict in a script"
         )
     if trainer.world_size > 1:
-        raise ValueError("predict writes one file from one process: add --trainer.devices 1")
+        raise UsageError("predict writes one file from one process: add --trainer.devices 1")
     model.rotations = config.rotations
     with PredictionWriter(path, _describe_source(config), model.class_names) as writer:
         if not dry:

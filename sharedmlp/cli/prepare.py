@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from sharedmlp.cli.arguments import CommandParser
 from sharedmlp.cli.data_summary import Summary, draw_classes, print_summary
 from sharedmlp.data import (
     FEATURE_CHANNELS,
@@ -30,6 +31,7 @@ from sharedmlp.data import (
 )
 from sharedmlp.data.build import find_cache_folder
 from sharedmlp.data.folder_scan import Split
+from sharedmlp.utils.suggest import did_you_mean
 
 
 def run(args: Sequence[str]) -> None:
@@ -47,6 +49,8 @@ def run(args: Sequence[str]) -> None:
         print(TERMS)
         root = options.root or Path("data")
         source = fetch_modelnet(options.source, root, archive=options.archive)
+    elif not source.exists() and (meant := did_you_mean(options.source, MODELNETS)):
+        parser.error(f"{options.source}: no such folder{meant}")
     elif options.root or options.archive:
         parser.error(f"--root and --archive go with {' or '.join(MODELNETS)}, not with a folder")
     with warnings.catch_warnings(record=True) as caught:
@@ -69,8 +73,8 @@ def run(args: Sequence[str]) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sharedmlp prepare",
+    parser = CommandParser(
+        "prepare",
         description="Check the files of a set, put their points into a cache and print what is in "
         "it. Training does the first two too; here, ModelNet can be fetched first, and bad files "
         "can be made fatal.",

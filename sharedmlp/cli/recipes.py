@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import sharedmlp
+from sharedmlp.cli.errors import exit_usage
+from sharedmlp.utils.suggest import did_you_mean
 
 _OPTIONS = ("--config", "-c")
 
@@ -53,9 +54,7 @@ def _resolve(value: str) -> str:
     recipes = find_recipes()
     if path.parent == Path() and path.suffix in ("", ".yaml") and path.stem in recipes:
         return str(recipes[path.stem])
-    print(
-        f"sharedmlp: error: --config {value}: no such file, nor a recipe; the recipes are "
-        f"{', '.join(recipes)}",
-        file=sys.stderr,
+    exit_usage(
+        f"--config {value}: no such file, nor a recipe; the recipes are {', '.join(recipes)}"
+        + did_you_mean(path.stem, recipes)
     )
-    sys.exit(2)

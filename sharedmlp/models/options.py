@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from sharedmlp.models.protocol import PointCloudModel
-from sharedmlp.utils.suggestions import did_you_mean
+from sharedmlp.utils.suggest import did_you_mean
 
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
@@ -40,8 +40,8 @@ def check_options(name: str, known: Sequence[str], options: Iterable[str]) -> No
     for option in options:
         if option not in known:
             raise ValueError(
-                f"{name} has no option {option!r}{did_you_mean(option, known)}: its options are "
-                f"{', '.join(known)}"
+                f"{name} has no option {option!r}: its options are {', '.join(known)}"
+                + did_you_mean(option, known)
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sharedmlp.models.options import check_options, import_network, option_names
 from sharedmlp.models.protocol import PointCloudModel
-from sharedmlp.utils.suggestions import did_you_mean
+from sharedmlp.utils.suggest import did_you_mean
 
 ClassT = TypeVar("ClassT", bound=type[PointCloudModel])
 
@@ -123,7 +123,7 @@ def get_model(name: str, task: str = "classification") -> RegisteredModel:
         names = ", ".join(known_names)
         tasks = ", ".join(sorted({known for known, _ in _MODELS}))
         raise ValueError(
-            f"unknown model {name!r}{did_you_mean(name, known_names)}: choose one of {names}"
+            f"unknown model {name!r}: choose one of {names}" + did_you_mean(name, known_names)
             if names
             else f"there is no model for the task {task!r}: choose one of {tasks}"
         )

@@ -4,7 +4,7 @@ A fused path saves passes over memory and costs calls. The plain path slows down
 the tensors between its layers no longer fit what the C library keeps for reuse: above 32 MiB
 glibc returns memory to the system at once, and each page of a new tensor is a page fault. Below
 that a fused path gains only in products wide enough to hide its calls. The figures are those of
-`python scripts/benchmark.py --small` (docs/performance.md).
+`sharedmlp benchmark --small` (docs/performance.md).
 """
 
 from __future__ import annotations

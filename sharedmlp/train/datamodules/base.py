@@ -39,6 +39,7 @@ from sharedmlp.train.loaders import (
     overfitting_loader,
     shuffle_once,
 )
+from sharedmlp.utils.ranges import check_range
 from sharedmlp.utils.seeds import derive_seed
 
 # The clouds of a batch: "points" (B, N, C), "label" and "index" (B,); "copies" is a list of further
@@ -85,7 +86,7 @@ class PointCloudDataModule(pl.LightningDataModule):
             checkpoints keep it. That clouds are centered and scaled is noted if they are found so.
 
     Raises:
-        ValueError: If `test_votes` is below 1.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -109,6 +110,9 @@ class PointCloudDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self._features: tuple[str, ...] = ()
+        check_range(1, num_points=num_points, batch_size=batch_size)
+        check_range(0, num_workers=num_workers, jitter=jitter, translate=translate)
+        check_range(0, 1, val_fraction=val_fraction)
         if test_votes < 1:
             raise ValueError(f"test_votes is at least 1, the cloud itself, got {test_votes}")
         self.num_points = num_points

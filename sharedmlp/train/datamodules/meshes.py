@@ -7,6 +7,7 @@ from typing import Any
 
 from sharedmlp.data import (
     SHAPE_CLASSES,
+    DataError,
     MissingDataError,
     PointCloudStore,
     check_classes,
@@ -38,6 +39,9 @@ class MeshTreeDataModule(PointCloudDataModule):
         normals: The same as `features` "normals".
         cache_dir: The folder of the cache; `<root>/.sharedmlp_cache` by default.
         **options: Arguments of `PointCloudDataModule`.
+
+    Raises:
+        DataError: If `num_points` is above `pool_size`.
     """
 
     def __init__(
@@ -50,6 +54,11 @@ class MeshTreeDataModule(PointCloudDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if self.num_points > pool_size:  # known before any file is sampled
+            raise DataError(
+                f"expected num_points from 1 to {pool_size}, the points that are kept of a file "
+                f"(pool_size), got {self.num_points}"
+            )
         self.root = Path(root)
         self.pool_size = pool_size
         self._features = _list_features(features, *(["normals"] if normals else []))

@@ -50,6 +50,7 @@ from sharedmlp.train.tasks.freezing import (
     get_head,
     keep_backbone_statistics,
 )
+from sharedmlp.utils.ranges import check_range
 from sharedmlp.utils.seeds import derive_seed
 
 Batch = dict[str, Any]
@@ -115,6 +116,8 @@ class BaseTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # the arguments of the subclass
+        check_range(0, learning_rate=learning_rate, weight_decay=weight_decay)
+        check_range(0, 1, momentum=momentum)
         if not 0.0 <= warmup < 1.0:
             raise ValueError(f"warmup is a share of all steps in [0, 1), got {warmup}")
         if freeze not in ("backbone", "none"):

@@ -19,6 +19,7 @@ from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.metrics import MeanClassAccuracy
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
 from sharedmlp.train.tasks.starting_network import StartingNetwork, make_network
+from sharedmlp.utils.ranges import check_range
 
 
 class ClassificationTask(BaseTask):
@@ -118,6 +119,7 @@ class ClassificationTask(BaseTask):
             freeze=freeze,
             backbone_lr_factor=backbone_lr_factor,
         )
+        check_range(0, 1, label_smoothing=label_smoothing)
         self.class_names = list(class_names)
         self.test_confusion = MulticlassConfusionMatrix(len(class_names), validate_args=False)
         self.calibration = ValidationCalibration()

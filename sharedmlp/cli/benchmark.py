@@ -1,14 +1,12 @@
-"""Compare the variants of a network: speed and memory as tables, JSON and a picture."""
+"""`sharedmlp benchmark`: the variants of a network side by side, their speed and memory."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-import benchmark_peers
-from benchmark_contention import start_contention
 
 from sharedmlp.benchmark import (
     VARIANTS,
@@ -18,19 +16,25 @@ from sharedmlp.benchmark import (
     run_benchmark,
     write_results,
 )
+from sharedmlp.benchmark import peers as peer_variants
+from sharedmlp.benchmark.contention import start_contention
+from sharedmlp.cli.arguments import CommandParser
 from sharedmlp.utils.cores import usable_cores
 
-PEERS = benchmark_peers.VARIANTS
+PEERS = peer_variants.VARIANTS
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line and run the benchmark.
+def run(args: Sequence[str]) -> None:
+    """Measure the variants of a network, and write tables, JSON and a picture.
 
     Args:
-        arguments: Those of the command line; None for the ones of the process.
+        args: The arguments after `benchmark`.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = CommandParser(
+        "benchmark",
+        description="Compare the variants of a network: speed and memory as tables, JSON and a "
+        "picture.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "--network", default="pointnet", help="pointnet, dgcnn, pointnet2_ssg or pointnet2_msg"
@@ -65,13 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
         help="instead, layers on small inputs, fused and not: from which size on fusion pays",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="a folder")
-    options = vars(parser.parse_args(arguments))
+    options = vars(parser.parse_args(args))
     output: Path = options.pop("output")
     peers, chosen = options.pop("peers"), options["variants"]
     if peers and chosen is not None:
         chosen += [name for name in PEERS if PEERS[name].network == options["network"]]
     if peers or set(chosen or ()) & set(PEERS):
-        options["variants_from"] = benchmark_peers.__file__
+        options["variants_from"] = peer_variants.__file__
     contended = options.pop("contended")
     options["contention"] = partial(start_contention, usable_cores()) if contended else None
     if options.pop("small"):
@@ -96,7 +100,3 @@ def main(arguments: list[str] | None = None) -> None:
         paths.append(output / "benchmark.png")
         save_figure(plot_benchmark(results), paths[-1])
     print("written: " + ", ".join(map(str, paths)))
-
-
-if __name__ == "__main__":
-    main()

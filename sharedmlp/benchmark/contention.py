@@ -1,4 +1,4 @@
-"""A process that keeps all cores busy with matrix products (`benchmark.py --contended`).
+"""A process that keeps all cores busy with matrix products (`sharedmlp benchmark --contended`).
 
 Run with the number of threads as its argument, it multiplies until its input ends.
 """
@@ -28,7 +28,7 @@ def main() -> None:
 
 def start_contention(threads: int) -> Process:
     """Start such a process; return when it is busy."""
-    return Process([__file__, str(threads)], threads)
+    return Process(["-m", "sharedmlp.benchmark.contention", str(threads)], threads)
 
 
 def _leave_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""Networks of public packages as variants of the benchmark (`benchmark.py --peers`).
+"""Networks of public packages as variants of the benchmark (`sharedmlp benchmark --peers`).
 
 The packages are imported when a variant asks for them: each is optional.
 """
