@@ -13,7 +13,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch import distributed
 
+from sharedmlp.cli.checkpoint_arguments import (
+    DEFAULT_CLASS_PATH,
+    FROM_DATA,
+    merge_checkpoint,
+)
+from sharedmlp.cli.instantiation import explain_errors
 from sharedmlp.cli.recipes import resolve_recipes
+from sharedmlp.cli.starting_weights import named_weights, named_weights_file
+from sharedmlp.cli.typed_arguments import TypedModelArguments
 from sharedmlp.data import DataError
 from sharedmlp.train import (
     AtomicCheckpointIO,
@@ -29,7 +37,6 @@ from sharedmlp.train.datamodules.base import Split
 from sharedmlp.train.lightning_internals import (
     ExtensibleCLI,
     add_callback,
-    read_hyperparameters,
     remove_callbacks,
     replace_checkpoint_io,
     silence_lightning,
@@ -38,9 +45,6 @@ from sharedmlp.train.lightning_internals import (
 from sharedmlp.utils.files import file_sha256
 
 _DEFAULT_TASK = ClassificationTask
-_DEFAULT_CLASS_PATH = f"sharedmlp.train.{_DEFAULT_TASK.__name__}"
-# Properties of the data module that are arguments of a task.
-_FROM_DATA = ("class_names", "in_channels")
 
 
 class SharedMLPCLI(ExtensibleCLI):
@@ -78,7 +82,7 @@ class SharedMLPCLI(ExtensibleCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoints, the test after a fit, and what the model learns from the data."""
-        parser.set_defaults({"model": {"class_path": _DEFAULT_CLASS_PATH}})
+        parser.set_defaults({"model": {"class_path": DEFAULT_CLASS_PATH}})
         # Two, because a ModelCheckpoint that monitors a metric writes its `save_last` only in
         # epochs that are among the best.
         for key, settings in {
@@ -99,61 +103,18 @@ class SharedMLPCLI(ExtensibleCLI):
             help="End `fit` with a test of the best checkpoint.",
         )
         # Only for the tasks that take them.
-        for name in _FROM_DATA:
+        for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and remember which arguments of the model were typed."""
         assert isinstance(args, list)
         super().parse_arguments(parser, args)
-        self._typed = [arg.split("=")[0][2:] for arg in args if arg.startswith("--model.")]
-        self._typed_group = any(
-            option == "--model" and "{" in (value if equals else following)
-            for arg, following in zip(args, [*args[1:], ""], strict=True)
-            for option, equals, value in [arg.partition("=")]
-        )
+        self._typed = TypedModelArguments.of(args)
 
     def merge_checkpoint(self) -> None:
         """Put the hyperparameters of the checkpoint below those that were typed."""
-        subcommand = self.config.get("subcommand")
-        if subcommand is None:
-            return
-        config = self.config[subcommand]
-        ckpt_path = config.get("ckpt_path")
-        is_file = bool(ckpt_path) and Path(ckpt_path).is_file()
-        if subcommand != "fit" and not is_file:
-            self.parser.error(
-                f"`{subcommand}` needs --ckpt_path FILE, such as "
-                "runs/quickstart/version_0/checkpoints/best.ckpt, got "
-                f"{ckpt_path!r}, which is not a file"
-            )
-        if ckpt_path and self._typed_group:
-            self.parser.error("with --ckpt_path, type single values as --model.NAME VALUE")
-        if not is_file:
-            return
-        try:
-            trained_class, values = read_hyperparameters(ckpt_path)
-        except Exception as error:  # of many types, and the file is what is wrong in all of them
-            self.parser.error(
-                f"{ckpt_path} cannot be read as a checkpoint of plain values, such as `sharedmlp "
-                f"fit` writes ({type(error).__name__})"
-            )
-        if not values:
-            return
-        class_path = config.model.class_path
-        trained_class = trained_class or _DEFAULT_CLASS_PATH
-        if trained_class.rpartition(".")[2] != class_path.rpartition(".")[2]:
-            self.parser.error(
-                f"{ckpt_path} is a checkpoint of a {trained_class}, not of a {class_path}: add "
-                f"--model {trained_class}"
-            )
-        typed = {key: config[key] for key in map(_config_key, self._typed) if key in config}
-        # Without what the data says, which a task does not need to take.
-        arguments = {k: v for k, v in values.items() if k not in _FROM_DATA}
-        model = {"class_path": class_path, "init_args": arguments}
-        self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
-        for key, value in typed.items():
-            self.config[subcommand].update(value, key)
+        merge_checkpoint(self, self._typed)
 
     def before_instantiate_classes(self) -> None:
         """Serve `sync_batchnorm`, monitor what the task says, and silence what matters to fit."""
@@ -169,6 +130,11 @@ class SharedMLPCLI(ExtensibleCLI):
             best.monitor, best.mode = task.monitor, task.monitor_mode
         if self.subcommand != "fit":
             warnings.filterwarnings("ignore", ".*The dirpath has changed from.*")
+
+    def instantiate_classes(self) -> None:
+        """Instantiate, with the errors of the classes themselves."""
+        with explain_errors():
+            super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
         """Remember whether anything is to be written at all, and write checkpoints in one step."""
@@ -212,7 +178,7 @@ class SharedMLPCLI(ExtensibleCLI):
     def test(self, **kwargs: Any) -> None:
         """Test a checkpoint and print the result and what was written."""
         self.trainer.test(**kwargs, weights_only=True, verbose=False)
-        ckpt_path = self.config.test.ckpt_path
+        ckpt_path = named_weights(self.config.test)
         self._print_paths({"checkpoint": ckpt_path, **self._report_test(ckpt_path)})
 
     def predict(self, **kwargs: Any) -> None:
@@ -239,7 +205,7 @@ class SharedMLPCLI(ExtensibleCLI):
                 raise
             if writer.table:
                 writer.table.finish()
-                self._print_paths({"checkpoint": config.ckpt_path, "predictions": path})
+                self._print_paths({"checkpoint": named_weights(config), "predictions": path})
 
     def _report_test(self, ckpt_path: str | None) -> dict[str, Path]:
         return self.model.report_test(None if self._dry else self._log_dir(), ckpt_path)
@@ -297,16 +263,9 @@ def run(args: Sequence[str]) -> None:
         distributed.destroy_process_group()
 
 
-def _config_key(option: str) -> str:
-    """Return where the configuration keeps what was typed as `--model.NAME`."""
-    name = option.removeprefix("model.")
-    known = name.split(".")[0] in ("class_path", "init_args", "dict_kwargs")
-    return option if known else f"model.init_args.{name}"
-
-
 def _describe_source(config: Any) -> dict[str, Any]:
     """Return what predictions depend on: the checkpoint and the data, not how it is loaded."""
     data = config.data.as_dict()
     for name in ("batch_size", "num_workers"):
         data.get("init_args", {}).pop(name, None)
-    return {"checkpoint": file_sha256(config.ckpt_path), "data": data}
+    return {"checkpoint": file_sha256(named_weights_file(config)), "data": data}

@@ -3,9 +3,11 @@
 A new network is one file with a class decorated by `register_model`, and one line here.
 """
 
+from sharedmlp.models.checkpoint import load_trained
 from sharedmlp.models.dgcnn import DGCNN, DGCNNOutput
 from sharedmlp.models.pointnet import PointNet, PointNetOutput, orthogonality_penalty
 from sharedmlp.models.pointnet2 import PointNet2, PointNet2Output
+from sharedmlp.models.pretrained import load_pretrained
 from sharedmlp.models.protocol import (
     GroupingModel,
     MaxPooledModel,
@@ -35,7 +37,9 @@ __all__ = [
     "create_model",
     "export_weights",
     "list_models",
+    "load_pretrained",
     "load_safetensors",
+    "load_trained",
     "load_weights",
     "orthogonality_penalty",
     "register_model",

@@ -15,7 +15,7 @@ class PointCloudClassifier(PointCloudModel):
     """Base class of networks with one global feature a cloud and a head on it.
 
     A subclass makes its layers and then `self.head = self._make_head()`, and says in
-    `forward_features` and `_feature_channels` what the head gets.
+    `forward_features` and `num_features` what the head gets.
 
     Args:
         architecture: As of `PointCloudModel`, with `num_classes`, `in_channels`, `head_channels`
@@ -26,7 +26,6 @@ class PointCloudClassifier(PointCloudModel):
         ValueError: If the number of classes or of channels is out of range.
     """
 
-    head: nn.Module
     _name: ClassVar[str]  # in messages: that of the paper's network, also in a subclass
 
     def __init__(self, architecture: Mapping[str, Any], computation: Mapping[str, Any]) -> None:
@@ -39,13 +38,22 @@ class PointCloudClassifier(PointCloudModel):
         super().__init__(architecture, computation)
 
     @property
-    def _feature_channels(self) -> int:
+    def num_features(self) -> int:
         """Width of the global feature."""
         raise NotImplementedError
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the logits `(B, num_classes)`, or the global feature `(B, D)` without a head."""
-        return self.head(self.forward_features(points))  # type: ignore[no-any-return]
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits `(B, num_classes)` of global features `(B, num_features)`.
+
+        Args:
+            features: What `forward_features` returned.
+            pre_logits: Whether to stop before the last layer: `(B, D)`, the hidden features.
+        """
+        if pre_logits and isinstance(self.head, SharedMLP):
+            for layer in self.head.layers[:-1]:
+                features = layer(features)
+            return features
+        return self.head(features)  # type: ignore[no-any-return]
 
     def reset_classifier(self, num_classes: int) -> None:
         """Make a new last layer for another number of classes; the layers before it stay.
@@ -77,7 +85,7 @@ class PointCloudClassifier(PointCloudModel):
             return nn.Identity()
         # Fully connected over the global feature: its positions are the clouds of the batch.
         return SharedMLP(
-            [self._feature_channels, *self.architecture["head_channels"], self.num_classes],
+            [self.num_features, *self.architecture["head_channels"], self.num_classes],
             dropout=[*self.architecture["dropout"], 0.0],
             norm=self.options["norm"],
             plain_last=True,

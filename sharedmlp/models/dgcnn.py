@@ -163,7 +163,8 @@ class DGCNN(PointCloudClassifier):
         return global_feature
 
     @property
-    def _feature_channels(self) -> int:
+    def num_features(self) -> int:
+        """Width of the global feature."""
         return 2 * int(self.architecture["embedding_channels"])
 
     def _make_head(self, **options: Any) -> nn.Module:

@@ -175,7 +175,8 @@ class PointNet(PointCloudClassifier):
         return SharedMLPMaxPool(widths, **{**self._pool_options, **options})
 
     @property
-    def _feature_channels(self) -> int:
+    def num_features(self) -> int:
+        """Width of the global feature."""
         return int(self.architecture["global_channels"][-1])
 
     @property

@@ -155,7 +155,8 @@ class PointNet2(PointCloudClassifier):
         return Neighborhoods(rows, neighbors, radius)
 
     @property
-    def _feature_channels(self) -> int:
+    def num_features(self) -> int:
+        """Width of the global feature."""
         return int(self.architecture["global_channels"][-1])
 
     def _global_feature(self, points: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

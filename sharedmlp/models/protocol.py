@@ -19,13 +19,19 @@ class ModelOutput(Protocol):
         """`(B, num_classes)`, or `(B, N, num_classes)` of a segmentation."""
 
 
+class Logits(NamedTuple):
+    """The least that `PointCloudModel.forward_detailed` returns."""
+
+    logits: Tensor
+
+
 class PointCloudModel(nn.Module):
     """Base class of the networks; `points (B, N, in_channels) -> logits (B, num_classes)`.
 
     The constructor of a subclass takes `num_classes` and `in_channels`, and as keywords at least
     `backend`, `norm`, `dropout`, `fused` and `search_precision`, which tasks and commands pass to
-    whatever network they are told. It calls this constructor first. `forward`, `forward_features`,
-    `forward_detailed` and `reset_classifier` are the subclass's own; `extra_loss` may be.
+    whatever network they are told. It calls this constructor first, and keeps its head as `head`.
+    `forward_features` and `reset_classifier` are the subclass's own; the other methods may be.
 
     The names are timm's: `num_classes=0` makes a network without its head, whose `forward` returns
     the features that the head would get.
@@ -39,10 +45,12 @@ class PointCloudModel(nn.Module):
         options: All arguments: the architecture, and how it is computed.
         metadata: What is known of the data it was trained on, of plain values, such as
             `class_names` and `up_axis`: empty in a new network, kept by the files it is saved in.
+        head: What makes logits of features; `nn.Identity` if `num_classes` is 0.
         paper_url: Where the network is described; part of its card on the Hugging Face Hub.
     """
 
     paper_url: ClassVar[str | None] = None
+    head: nn.Module
 
     def __init__(self, architecture: Mapping[str, Any], computation: Mapping[str, Any]) -> None:
         super().__init__()
@@ -62,15 +70,23 @@ class PointCloudModel(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Return the logits, or the features if `num_classes` is 0."""
-        raise NotImplementedError
+        return self.forward_head(self.forward_features(points))
 
     def forward_features(self, points: Tensor) -> Tensor:
         """Return the features that the head gets."""
         raise NotImplementedError
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Return the logits of what `forward_features` returned."""
+        return self.head(features)  # type: ignore[no-any-return]
+
     def forward_detailed(self, points: Tensor) -> ModelOutput:
         """Return the logits and the intermediate results of one pass."""
-        raise NotImplementedError
+        return Logits(self(points))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head; everything before it is the backbone."""
+        return self.head
 
     def extra_loss(self, output: Any) -> Tensor | None:
         """Return what the network adds to the loss, unweighted; None if nothing.

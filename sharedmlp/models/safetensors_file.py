@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.models.saved import describe_model, described_model, read_metadata
 from sharedmlp.utils.files import atomic_write
 from sharedmlp.utils.optional_imports import require_modules
+
+# The file of weights in a folder as the Hugging Face Hub has them.
+HUB_WEIGHTS = "model.safetensors"
 
 
 def save_safetensors(model: PointCloudModel, path: Path) -> None:
@@ -60,11 +65,45 @@ def load_safetensors(path: str | Path, **options: Any) -> PointCloudModel:
                 "into it"
             )
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    known, made = described_model(saved, {**json.loads(saved["options"]), **options})
+    made = {**json.loads(saved["options"]), **options}
+    return _make(saved, made, weights, json.loads(saved["metadata"]))
+
+
+def load_folder(path: Path, **options: Any) -> PointCloudModel:
+    """Make the network of a folder that `save_pretrained` wrote, without huggingface_hub.
+
+    Args:
+        path: The folder.
+        **options: As of `load_safetensors`.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        ValueError: If the folder has no config, or names a network that is not registered.
+    """
+    safetensors = _import_safetensors()
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        weights = safetensors.torch.load_file(path / HUB_WEIGHTS)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} is no folder of save_pretrained, with {HUB_WEIGHTS} and config.json ({error})"
+        ) from error
+    metadata = config.pop("metadata", {})
+    described = {key: config.pop(key) for key in ("model", "task") if key in config}
+    return _make(described, {**config, **options}, weights, metadata)
+
+
+def _make(
+    described: Mapping[str, Any],
+    options: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+) -> PointCloudModel:
+    known, made = described_model(described, options)
     with torch.device("meta"):
         model = known.builder(**made)
     model.load_state_dict(weights, assign=True)
-    model.metadata = read_metadata(json.loads(saved["metadata"]))
+    model.metadata = read_metadata(metadata)
     return model.eval()
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sharedmlp.models.options import check_options, option_names
 from sharedmlp.models.protocol import PointCloudModel
-from sharedmlp.models.registry import RegisteredModel, get_model, registered_as
+from sharedmlp.models.registry import (
+    RegisteredModel,
+    get_model,
+    models_of,
+    registered_as,
+)
 from sharedmlp.models.third_party.pointnet import network_of
 
 
@@ -20,6 +26,31 @@ def describe_model(model: PointCloudModel) -> dict[str, str]:
     return {"model": known.name, "task": known.task}
 
 
+def network_name(model: PointCloudModel) -> str:
+    """Return the name by which `create_model` makes a network.
+
+    That is the registered one whose options the network has, the one with most of them; of a class
+    that is not registered, its path.
+    """
+    known = models_of(model)
+    if not known:
+        return f"{type(model).__module__}.{type(model).__qualname__}"
+    architecture = plain_value(model.architecture)
+    fitting = [
+        entry
+        for entry in known
+        if all(architecture.get(k) == v for k, v in plain_value(entry.options).items())
+    ]
+    return max(fitting or known[:1], key=lambda entry: len(entry.options)).name
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value as JSON and YAML keep it, with lists in place of tuples."""
+    if isinstance(value, Mapping):
+        return {name: plain_value(item) for name, item in value.items()}
+    return [plain_value(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def described_model(
     described: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[RegisteredModel, dict[str, Any]]:
@@ -31,12 +62,15 @@ def described_model(
         options: The options in the file.
 
     Raises:
-        ValueError: If there is no such network: its module was not imported.
+        ValueError: If there is no such network, because its module was not imported, or it has no
+            such option.
     """
     if "model" not in described:
         name, options = network_of(dict(options))
         return get_model(name), dict(options)
-    return get_model(described["model"], described["task"]), dict(options)
+    known = get_model(described["model"], described["task"])
+    check_options(known.name, option_names(known.builder), options)
+    return known, dict(options)
 
 
 def read_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

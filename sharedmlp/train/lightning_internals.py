@@ -217,8 +217,13 @@ def read_hyperparameters(path: str | Path) -> tuple[str | None, dict[str, Any]]:
     Returns:
         The class path of the task, None if it was not trained from the command line or before the
         command line took any task; and the arguments of the task.
+
+    Raises:
+        ValueError: If it is a file of torch, and no checkpoint of Lightning.
     """
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    if "pytorch-lightning_version" not in checkpoint:
+        raise ValueError(f"{path} is no checkpoint of Lightning")
     hyperparameters = dict(checkpoint.get("hyper_parameters", {}))
     hyperparameters.pop("_instantiator", None)
     return hyperparameters.pop("_class_path", None), hyperparameters

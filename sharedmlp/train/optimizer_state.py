@@ -33,6 +33,12 @@ def adapt_checkpoint(checkpoint: dict[str, Any], optimizer: Optimizer) -> None:
             "nothing to another one: resume with the optimizer that the checkpoint was trained "
             "with (--model.optimizer)"
         )
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in own]:
+        raise ValueError(
+            "the checkpoint's optimizer trains other parameters, or in other groups: resume with "
+            "the --model.freeze and --model.backbone_lr_factor that the checkpoint was trained "
+            "with, or start anew from its weights with --model.pretrained in place of --ckpt_path"
+        )
     parameters: list[Tensor] = [p for group in own for p in group["params"]]
     state = adapt_optimizer_state(state, parameters)
     state["param_groups"] = [

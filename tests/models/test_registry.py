@@ -103,8 +103,12 @@ def test_it_is_made_and_listed_by_name_and_tag(model):
     assert create_model("toy", width=5).architecture["width"] == 5
     known = ["dgcnn", "pointnet", "pointnet2_msg", "pointnet2_ssg", "pointnet_vanilla"]
     assert list_models() == [*known, "toy", "toy_wide"]
-    assert list_models(tag="toy") == list_models("classification", tag="toy") == ["toy", "toy_wide"]
-    assert list_models("segmentation") == []
+    assert (
+        list_models(tag="toy")
+        == list_models(task="classification", tag="toy")
+        == ["toy", "toy_wide"]
+    )
+    assert list_models(task="segmentation") == []
     assert list_models(tag="third_party") == ["pointnet_third_party"]
 
 
@@ -115,7 +119,7 @@ def test_the_same_name_for_another_task_is_another_network(model):
     register_model("toy", task="segmentation")(Segmenting)
     assert type(create_model("toy", task="segmentation")) is Segmenting
     assert type(create_model("toy")) is Toy
-    assert list_models("segmentation") == ["toy"]
+    assert list_models(task="segmentation") == ["toy"]
     with pytest.raises(ValueError, match="unknown model 'pointnet': choose one of toy"):
         create_model("pointnet", task="segmentation")
     with pytest.raises(ValueError, match="task 'detection': choose one of classification, segm"):

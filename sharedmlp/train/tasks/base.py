@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
-from sharedmlp.data import DataError
 from sharedmlp.models.saved import read_metadata
-from sharedmlp.train.datamodules.base import PointCloudDataModule
-from sharedmlp.train.datamodules.matching import match_clouds
 from sharedmlp.train.finite_checks import check_finite_loss, check_finite_weights
 from sharedmlp.train.lightning_internals import (
     attached_datamodule,
@@ -35,6 +31,17 @@ from sharedmlp.train.schedules import (
     learning_rate_factor,
     norm_momentum,
     set_norm_momentum,
+)
+from sharedmlp.train.tasks.checkpoint_checks import (
+    check_channels,
+    check_classes,
+    match_preprocessing,
+)
+from sharedmlp.train.tasks.freezing import (
+    freeze_backbone,
+    frozen_forward,
+    get_head,
+    keep_backbone_statistics,
 )
 from sharedmlp.utils.seeds import derive_seed
 
@@ -68,6 +75,9 @@ class BaseTask(pl.LightningModule):
         momentum: The momentum of "sgd".
         penalty_weight: The weight of the network's extra loss, such as the orthogonality penalty of
             PointNet (Qi et al. 2017, section 4.2, where it is 0.001).
+        freeze: "backbone" trains the head alone: everything before it stays as it is, the
+            statistics of its batch norms included. "none" trains everything.
+        backbone_lr_factor: The factor of the learning rate of everything before the head.
 
     Attributes:
         model: The network; it follows the protocol of `sharedmlp.models`.
@@ -93,11 +103,19 @@ class BaseTask(pl.LightningModule):
         weight_decay: float = 0.0,
         momentum: float = 0.9,
         penalty_weight: float = 0.001,
+        freeze: Literal["backbone", "none"] = "none",
+        backbone_lr_factor: float = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # the arguments of the subclass
         if not 0.0 <= warmup < 1.0:
             raise ValueError(f"warmup is a share of all steps in [0, 1), got {warmup}")
+        if freeze not in ("backbone", "none"):
+            raise ValueError(f'freeze is "backbone" or "none", got {freeze!r}')
+        if backbone_lr_factor < 0.0:
+            raise ValueError(f"backbone_lr_factor is at least 0, got {backbone_lr_factor}")
+        self._frozen = freeze
+        self.backbone_lr_factor = backbone_lr_factor
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.schedule = schedule
@@ -114,6 +132,9 @@ class BaseTask(pl.LightningModule):
             self.metrics[f"{stage}/loss"] = MeanLoss()
             for name, metric in self.configure_metrics(stage).items():
                 self.metrics[f"{stage}/{name}"] = metric
+        if freeze == "backbone":
+            freeze_backbone(self.model)
+        self.train()  # weights may come in a network in evaluation mode
 
     def configure_models(self) -> nn.Module:
         """Return the network to train."""
@@ -130,8 +151,21 @@ class BaseTask(pl.LightningModule):
     def make_optimizer(self) -> Optimizer:
         """Return the optimizer, at the highest learning rate."""
         return make_optimizer(
-            self.model, self.optimizer, self.learning_rate, self.weight_decay, self.momentum
+            self.model,
+            self.optimizer,
+            self.learning_rate,
+            self.weight_decay,
+            self.momentum,
+            backbone_lr_factor=self.backbone_lr_factor,
+            head=get_head(self.model) if self.backbone_lr_factor != 1.0 else None,
         )
+
+    def train(self, mode: bool = True) -> BaseTask:
+        """Set the mode of all modules; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if mode and self._frozen == "backbone":
+            keep_backbone_statistics(self.model)
+        return self
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule of its learning rate."""
@@ -153,13 +187,16 @@ class BaseTask(pl.LightningModule):
         Raises:
             FloatingPointError: If it is NaN or infinite.
         """
-        output = self.model.forward_detailed(batch["points"])
-        loss: Tensor = self.losses["train/loss"](output.logits, batch["label"])
-        extra = self.model.extra_loss(output)
+        if self._frozen == "backbone":
+            logits, extra = frozen_forward(self.model, batch["points"]), None
+        else:
+            output = self.model.forward_detailed(batch["points"])
+            logits, extra = output.logits, self.model.extra_loss(output)
+        loss: Tensor = self.losses["train/loss"](logits, batch["label"])
         if extra is not None:
             loss = loss + self.penalty_weight * extra
         check_finite_loss(loss, batch["points"], batch["index"], self.current_epoch, batch_idx)
-        self.log_metrics("train", loss, output.logits.detach(), batch["label"])
+        self.log_metrics("train", loss, logits.detach(), batch["label"])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -248,59 +285,17 @@ class BaseTask(pl.LightningModule):
             DataError: If the weights were trained on other classes: labels would silently mean
                 something else.
         """
-        trained = checkpoint.get("hyper_parameters", {}).get("class_names")
-        own = self.hparams.get("class_names")
-        if trained is not None and own is not None and list(trained) != list(own):
-            if sorted(trained) == sorted(own):
-                label = next(n for n, (a, b) in enumerate(zip(trained, own, strict=True)) if a != b)
-                raise DataError(
-                    f"the checkpoint was trained on the {len(own)} classes in another order: "
-                    f"the label {label} was {trained[label]!r} and is {own[label]!r} in the data; "
-                    "give the data the order of the checkpoint"
-                )
-            raise DataError(
-                f"the checkpoint was trained on the {len(trained)} classes {list(trained)}, "
-                f"but the data has the {len(own)} classes {list(own)}: "
-                "point --data.root at data with the same classes, or train on this data"
-            )
-        self._check_channels(checkpoint)
+        check_classes(checkpoint, self.hparams)
+        check_channels(checkpoint, self.hparams)
         trainer = attached_trainer(self)
         if trainer is None:
             return
-        self._match_clouds(trainer, checkpoint)
+        trained_on = read_metadata(checkpoint.get("preprocessing", {}))
+        match_preprocessing(trainer, trained_on)
         if is_fitting(trainer):
             adapt_checkpoint(checkpoint, self.make_optimizer())
             complete_epoch(checkpoint)
         keep_best_checkpoint(checkpoint, trainer)
-
-    def _check_channels(self, checkpoint: dict[str, Any]) -> None:
-        trained = checkpoint.get("hyper_parameters", {}).get("in_channels")
-        own = self.hparams.get("in_channels")
-        if trained is not None and own is not None and trained != own:
-            raise DataError(
-                f"the checkpoint takes points of {trained} channels, and the data gives {own}: "
-                "choose what a point has by --data.features, such as normals"
-            )
-
-    def _match_clouds(self, trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
-        """Make the clouds of an evaluation like those that the network was trained on."""
-        datamodule = attached_datamodule(trainer)
-        trained = read_metadata(checkpoint.get("preprocessing", {}))
-        if not isinstance(datamodule, PointCloudDataModule):
-            return
-        if is_fitting(trainer):
-            own = datamodule.preprocessing
-            for name in ("up_axis", "scale", "features"):
-                if trained and own.get(name) != trained.get(name):
-                    raise DataError(
-                        f"a training goes on with data like before: {name} was "
-                        f"{trained.get(name)} and is {own.get(name)}"
-                    )
-            return
-        told = match_clouds(datamodule, trained)
-        if trainer.is_global_zero:
-            for sentence in told:
-                print(sentence, file=sys.stderr)
 
     def _factor(self, step: int) -> float:
         """Return the factor of the learning rate at a step, 1 before training runs."""

@@ -11,10 +11,10 @@ from torch import distributed, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from sharedmlp.models import create_model
 from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.metrics import MeanClassAccuracy
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
+from sharedmlp.train.tasks.starting_network import StartingNetwork, make_network
 
 
 class ClassificationTask(BaseTask):
@@ -32,7 +32,13 @@ class ClassificationTask(BaseTask):
     Args:
         class_names: The names of the classes, in the order of the labels.
         in_channels: The channels of a point; 6 with normals.
-        model: A name that `sharedmlp.list_models()` gives.
+        model: A name that `sharedmlp.list_models()` gives, or the path of a class derived from
+            `sharedmlp.models.PointCloudModel`, such as "mypackage.MyNet".
+        options: Further arguments of the network by name, such as `global_channels`.
+        pretrained: The weights to start from, of the network `model`: "modelnet40", or the path of
+            a checkpoint, a safetensors file or a folder of `save_pretrained`. The options that it
+            was made with hold, unless `options` has others that fit the weights. If the classes of
+            the data are not all among those of the weights, the last layer is a new one.
         backend: What the shared layers are made of: "linear", "conv1d" or "conv2d".
         fused: Whether the last shared layers run fused with the max, if they can; the numbers are
             the same.
@@ -40,7 +46,7 @@ class ClassificationTask(BaseTask):
             points almost as large may be taken for them.
         norm: "batch", or "sync_batch": the processes of a distributed training share the
             statistics of their batches, on any device, and train as one process with all of them.
-        dropout: The dropout probability in the head.
+        dropout: The dropout probability in the head, or one for each of its hidden layers.
         optimizer: "adamw", "adam" or "sgd".
         learning_rate: The highest learning rate.
         schedule: The schedule of the learning rate. "constant"; "cosine": down to zero at the last
@@ -51,8 +57,13 @@ class ClassificationTask(BaseTask):
         momentum: The momentum of "sgd".
         label_smoothing: The share of the target spread evenly over all classes, in training.
         penalty_weight: The weight of the orthogonality penalty; 0.001 in the paper.
+        freeze: "backbone" trains the head alone: everything before it stays as it is, the
+            statistics of its batch norms included. "none" trains everything.
+        backbone_lr_factor: The factor of the learning rate of everything before the head, such as
+            0.1 for pretrained weights.
 
     Attributes:
+        start: The network and where its weights come from, at the start.
         test_confusion: The confusion matrix of the last test, by `test_confusion.compute()`: a row
             a true class, a column a predicted one.
         test_mistakes: `[index, label, prediction]` of each cloud that the last test misclassified.
@@ -73,7 +84,7 @@ class ClassificationTask(BaseTask):
         fused: bool = True,
         search_precision: Literal["float32", "bfloat16"] = "float32",
         norm: Literal["batch", "sync_batch"] = "batch",
-        dropout: float = 0.3,
+        dropout: float | list[float] = 0.3,
         optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
         learning_rate: float = 0.001,
         schedule: Literal["constant", "cosine", "step"] = "cosine",
@@ -82,6 +93,10 @@ class ClassificationTask(BaseTask):
         momentum: float = 0.9,
         label_smoothing: float = 0.0,
         penalty_weight: float = 0.001,
+        options: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        freeze: Literal["backbone", "none"] = "none",
+        backbone_lr_factor: float = 1.0,
     ) -> None:
         super().__init__(
             optimizer=optimizer,
@@ -91,6 +106,8 @@ class ClassificationTask(BaseTask):
             weight_decay=weight_decay,
             momentum=momentum,
             penalty_weight=penalty_weight,
+            freeze=freeze,
+            backbone_lr_factor=backbone_lr_factor,
         )
         self.class_names = list(class_names)
         self.test_confusion = MulticlassConfusionMatrix(len(class_names), validate_args=False)
@@ -98,17 +115,20 @@ class ClassificationTask(BaseTask):
 
     def configure_models(self) -> nn.Module:
         """Return the named classifier."""
-        options = self.hparams
-        return create_model(
-            options["model"],
-            num_classes=len(options["class_names"]),
-            in_channels=options["in_channels"],
-            backend=options["backend"],
-            fused="auto" if options["fused"] else False,
-            search_precision=options["search_precision"],
-            norm=options["norm"],
-            dropout=options["dropout"],
-        )
+        self.start: StartingNetwork = make_network(self.hparams)
+        # A checkpoint makes the network again from these, and needs no other file.
+        self.hparams.update(self.start.hyperparameters)
+        return self.start.model
+
+    def setup(self, stage: str) -> None:
+        """Say what a pretrained network starts from, and match the clouds of an evaluation."""
+        super().setup(stage)
+        self.start.setup(self.trainer)
+
+    def on_train_start(self) -> None:
+        """Let a new last layer count as trained."""
+        super().on_train_start()
+        self.start.is_trained = True
 
     def configure_losses(self, stage: Stage) -> nn.Module:
         """Return cross entropy, smoothed in training."""
