@@ -111,10 +111,11 @@ class PointCloudSegmenter(PointCloudModel):
                 f"{self._name} has num_categories=0 and takes no categories, got {shape}: make it "
                 "with the number of categories, or leave them out"
             )
-        if categories is None or shape != (len(points),) or categories.dtype != torch.int64:
+        clouds = points.shape[0]  # len would fix it while exporting
+        if categories is None or shape != (clouds,) or categories.dtype != torch.int64:
             kind = "none" if categories is None else f"{shape} of {categories.dtype}"
             raise ValueError(
-                f"{self._name} expected the category of each cloud, ({len(points)},) int64 from 0 "
+                f"{self._name} expected the category of each cloud, ({clouds},) int64 from 0 "
                 f"to {count - 1}, got {kind}: pass model(points, categories)"
             )
         return functional.one_hot(categories, count).to(points.dtype)
