@@ -3,6 +3,7 @@
 from sharedmlp.layers.backend import BACKENDS
 from sharedmlp.layers.edge_conv import EdgeConv
 from sharedmlp.layers.feature_propagation import FeaturePropagation
+from sharedmlp.layers.local_global import LocalGlobalMLP
 from sharedmlp.layers.max_mean_pool import SharedMLPMaxMeanPool
 from sharedmlp.layers.max_pool import SharedMLPMaxPool
 from sharedmlp.layers.set_abstraction import SetAbstraction
@@ -13,6 +14,7 @@ __all__ = [
     "BACKENDS",
     "EdgeConv",
     "FeaturePropagation",
+    "LocalGlobalMLP",
     "SetAbstraction",
     "SharedMLP",
     "SharedMLPMaxMeanPool",

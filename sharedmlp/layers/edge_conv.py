@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from sharedmlp.layers.arguments import check_can_fuse, check_fused
 from sharedmlp.layers.neighborhood_pool import NeighborhoodPool
 from sharedmlp.layers.pointwise import empty_input, set_negative_slope
-from sharedmlp.ops import torch_internals
 from sharedmlp.ops.gate import watcher_reason
 from sharedmlp.ops.gather_rows import gather_rows
 from sharedmlp.ops.neighborhoods import split_edge_layer
@@ -204,9 +203,7 @@ class EdgeConv(nn.Module):
         """Apply the layer to the points; None if the plain path is to run."""
         if self.fused is False:
             return None
-        # While exporting, a comparison would become a bound of the sizes.
-        exporting = torch_internals.is_exporting()
-        if self.fused == "auto" and (exporting or not self.pool.points_pay(neighbors, x.itemsize)):
+        if self.fused == "auto" and not self.pool.points_pay(neighbors, x.itemsize):
             return None
         reasons = self._reasons(x, centers, must=self.fused is True)
         check_can_fuse(self.fused, reasons)

@@ -14,7 +14,7 @@ from sharedmlp.layers.pointwise import (
     share_statistics,
     unknown_parts,
 )
-from sharedmlp.ops import cost
+from sharedmlp.ops import cost, torch_internals
 from sharedmlp.ops.fused import run_max, run_max_of
 from sharedmlp.ops.gate import result_dtype_of, tensor_reasons, visible_reasons
 from sharedmlp.ops.groups import Groups, normalize_groups
@@ -127,6 +127,9 @@ class NeighborhoodPool(SharedMLPMaxPool):
 
     def points_pay(self, neighbors: Tensor, itemsize: int) -> bool:
         """Whether running the first layer on points is faster, for numbers of so many bytes."""
+        # A comparison would become a bound of the exported sizes; plain operations are recorded.
+        if torch_internals.is_exporting():
+            return False
         # Processes that share statistics have to take the same path, whatever each one's size is.
         if share_statistics(self.layers):
             return True

@@ -64,7 +64,10 @@ class PointwiseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to a tensor in the native layout."""
-        x = self.linear(x)
+        return self.forward_after_linear(self.linear(x))
+
+    def forward_after_linear(self, x: Tensor) -> Tensor:
+        """Apply all but the linear map."""
         early, late = (self.dropout, None) if self.dropout_before_norm else (None, self.dropout)
         for module in (early, self.norm, self.activation, late):
             if module is not None:
@@ -85,15 +88,21 @@ def empty_input(module: nn.Module, in_channels: int) -> Tensor:
     return torch.empty(0, in_channels, dtype=like.dtype, device=like.device)
 
 
-def unknown_parts(layer: nn.Module) -> list[str]:
-    """Say which parts of a layer are not what `PointwiseLayer` put there; empty if all are."""
+def unknown_linear(layer: nn.Module) -> list[str]:
+    """Say why a layer's linear map is not what `PointwiseLayer` put there; empty if it is."""
     if type(layer) is not PointwiseLayer:
         return [f"a {type(layer).__name__} stands in place of a layer"]
-    reasons = []
+    if type(layer.linear) in [backend.torch_class for backend in BACKENDS.values()]:
+        return []
+    return [f"its linear map is a {type(layer.linear).__name__}, not a plain torch module"]
+
+
+def unknown_parts(layer: nn.Module) -> list[str]:
+    """Say which parts of a layer are not what `PointwiseLayer` put there; empty if all are."""
+    reasons = unknown_linear(layer)
+    if type(layer) is not PointwiseLayer:
+        return reasons
     backends = BACKENDS.values()
-    if type(layer.linear) not in [backend.torch_class for backend in backends]:
-        kind = type(layer.linear).__name__
-        reasons.append(f"its linear map is a {kind}, not a plain torch module")
     batch_norms = [backend.norms.get(name) for backend in backends for name in BATCH_NORMS]
     if layer.norm is not None and type(layer.norm) not in (*batch_norms, nn.SyncBatchNorm):
         reasons.append(

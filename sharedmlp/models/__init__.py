@@ -5,8 +5,16 @@ A new network is one file with a class decorated by `register_model`, and one li
 
 from sharedmlp.models.checkpoint import load_trained
 from sharedmlp.models.dgcnn import DGCNN, DGCNNOutput
-from sharedmlp.models.pointnet import PointNet, PointNetOutput, orthogonality_penalty
+from sharedmlp.models.dgcnn_segmentation import DGCNNSegmenter
+from sharedmlp.models.pointnet import PointNet, PointNetOutput
 from sharedmlp.models.pointnet2 import PointNet2, PointNet2Output
+from sharedmlp.models.pointnet2_segmentation import PointNet2Segmenter
+from sharedmlp.models.pointnet_backbone import orthogonality_penalty
+from sharedmlp.models.pointnet_segmentation import (
+    PointNetPartSegmenter,
+    PointNetSegmenter,
+    PointNetSegmenterOutput,
+)
 from sharedmlp.models.pretrained import load_pretrained
 from sharedmlp.models.protocol import (
     GroupingModel,
@@ -23,6 +31,7 @@ from sharedmlp.models.third_party import ThirdPartyPointNet, export_weights, loa
 __all__ = [
     "DGCNN",
     "DGCNNOutput",
+    "DGCNNSegmenter",
     "GroupingModel",
     "MaxPooledModel",
     "ModelOutput",
@@ -32,7 +41,11 @@ __all__ = [
     "PointNet",
     "PointNet2",
     "PointNet2Output",
+    "PointNet2Segmenter",
     "PointNetOutput",
+    "PointNetPartSegmenter",
+    "PointNetSegmenter",
+    "PointNetSegmenterOutput",
     "ThirdPartyPointNet",
     "create_model",
     "export_weights",

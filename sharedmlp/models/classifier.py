@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from sharedmlp.layers import SharedMLP
+from sharedmlp.models.arguments import check_points, check_several_clouds, check_widths
 from sharedmlp.models.protocol import PointCloudModel
 
 
@@ -29,12 +30,7 @@ class PointCloudClassifier(PointCloudModel):
     _name: ClassVar[str]  # in messages: that of the paper's network, also in a subclass
 
     def __init__(self, architecture: Mapping[str, Any], computation: Mapping[str, Any]) -> None:
-        num_classes, in_channels = architecture["num_classes"], architecture["in_channels"]
-        if num_classes < 0 or in_channels < 3:
-            raise ValueError(
-                "expected num_classes >= 0 (0 for features) and in_channels >= 3 (x, y, z and "
-                f"further features), got num_classes={num_classes} and in_channels={in_channels}"
-            )
+        check_widths(architecture["num_classes"], architecture["in_channels"])
         super().__init__(architecture, computation)
 
     @property
@@ -102,17 +98,6 @@ class PointCloudClassifier(PointCloudModel):
             fully_connected: Whether a fully connected layer besides the head normalizes over the
                 clouds of the batch.
         """
-        name, shape = self._name, tuple(points.shape)
-        if points.ndim != 3 or shape[2] != self.in_channels:
-            hint = f"make the model with in_channels={shape[-1] if shape else 3}"
-            if points.ndim == 3 and shape[1] == self.in_channels:
-                hint = "swap points and channels with points.transpose(1, 2)"
-            elif points.ndim == 2:
-                hint = "add a batch dimension with points.unsqueeze(0)"
-            raise ValueError(f"{name} expected (B, N, {self.in_channels}), got {shape}: {hint}")
-        if self.training and (self.num_classes > 0 or fully_connected) and shape[0] < 2:
-            raise ValueError(
-                f"{name} in training mode expected at least two clouds, because batch norm in the "
-                f"fully connected head is undefined for one, got {shape}: drop or merge a last "
-                "batch of one, or call eval()"
-            )
+        check_points(self._name, points, self.in_channels)
+        if self.training and (self.num_classes > 0 or fully_connected):
+            check_several_clouds(self._name, points, "the fully connected head")

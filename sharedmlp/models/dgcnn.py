@@ -14,7 +14,7 @@ from sharedmlp.models.classifier import PointCloudClassifier
 from sharedmlp.models.registry import register_model
 
 # Of every leaky ReLU; the paper does not say, the authors' program does.
-_NEGATIVE_SLOPE = 0.2
+NEGATIVE_SLOPE = 0.2
 
 
 class DGCNNOutput(NamedTuple):
@@ -119,7 +119,7 @@ class DGCNN(PointCloudClassifier):
                 k,
                 backend=backend,
                 norm=norm,
-                negative_slope=_NEGATIVE_SLOPE,
+                negative_slope=NEGATIVE_SLOPE,
                 neighbors_in="features" if i else "coordinates",
                 fused=fused,
             )
@@ -132,7 +132,7 @@ class DGCNN(PointCloudClassifier):
             activation="leaky_relu",
             fused=fused,
         )
-        set_negative_slope(self.embedding, _NEGATIVE_SLOPE)
+        set_negative_slope(self.embedding, NEGATIVE_SLOPE)
         self.head = self._make_head()
 
     def forward_features(self, points: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class DGCNN(PointCloudClassifier):
 
     def _make_head(self, **options: Any) -> nn.Module:
         head = super()._make_head(activation="leaky_relu", **options)
-        set_negative_slope(head, _NEGATIVE_SLOPE)
+        set_negative_slope(head, NEGATIVE_SLOPE)
         return head
 
     def _check_points(self, points: Tensor, *, fully_connected: bool = False) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sharedmlp.layers import SharedMLP, SharedMLPMaxPool, TNet
+from sharedmlp.layers import SharedMLP
 from sharedmlp.models.classifier import PointCloudClassifier
+from sharedmlp.models.pointnet_backbone import PointNetBackbone, check_transforms
 from sharedmlp.models.registry import register_model
 
 
@@ -39,7 +40,7 @@ class PointNetOutput(NamedTuple):
     transforms=False,
 )
 @register_model("pointnet", tags=("pointnet",))
-class PointNet(PointCloudClassifier):
+class PointNet(PointNetBackbone, PointCloudClassifier):
     """PointNet for classification; `points (B, N, in_channels) -> logits (B, num_classes)`.
 
     Source: Qi et al. 2017, "PointNet: Deep Learning on Point Sets for 3D Classification and
@@ -89,8 +90,7 @@ class PointNet(PointCloudClassifier):
         global_channels: Sequence[int] = (64, 128, 1024),
         head_channels: Sequence[int] = (512, 256),
     ) -> None:
-        if transforms not in (True, False, "input"):
-            raise ValueError(f'transforms is True, False or "input", got {transforms!r}')
+        check_transforms(transforms)
         if isinstance(dropout, (int, float)):
             dropout = [*[0.0] * (len(head_channels) - 1), dropout]
         architecture = {
@@ -109,19 +109,18 @@ class PointNet(PointCloudClassifier):
             "search_precision": search_precision,
         }
         super().__init__(architecture, computation)
-        self.input_tnet = self._make_input_tnet() if transforms else None
-        self.local_mlp = self._make_local_mlp()
-        self.feature_tnet = self._make_tnet(local_channels[-1]) if transforms is True else None
-        self.global_pool = self._make_global_pool()
+        self._make_backbone()
         self.head = self._make_head()
 
     def forward_features(self, points: Tensor) -> Tensor:
         """Return the global feature `(B, D)`."""
+        self._check_points(points, fully_connected=self.input_tnet is not None)
         features, _, _ = self._local_features(points)
         return self.global_pool(features)  # type: ignore[no-any-return]
 
     def forward_detailed(self, points: Tensor) -> PointNetOutput:
         """Return the logits and the intermediate results of one pass."""
+        self._check_points(points, fully_connected=self.input_tnet is not None)
         features, input_transform, feature_transform = self._local_features(points)
         global_feature, critical_indices = self.global_pool(features, return_indices=True)
         return PointNetOutput(
@@ -131,15 +130,6 @@ class PointNet(PointCloudClassifier):
             input_transform=input_transform,
             feature_transform=feature_transform,
         )
-
-    def extra_loss(self, output: PointNetOutput) -> Tensor | None:
-        """Return the orthogonality penalty of the feature transform; None without a feature T-Net.
-
-        Source: Qi et al. 2017, section 4.2, equation 2; there its weight is 0.001.
-        """
-        if output.feature_transform is None:
-            return None
-        return orthogonality_penalty(output.feature_transform)
 
     def critical_points(self, output: PointNetOutput) -> Tensor:
         """Return the distinct points of one cloud that won a channel, `(K,)` int64, ascending.
@@ -159,60 +149,7 @@ class PointNet(PointCloudClassifier):
         # The layers before the max, without it.
         return SharedMLP.forward(self.global_pool, features)
 
-    def _make_input_tnet(self, **options: Any) -> TNet:
-        return self._make_tnet(3, **options)
-
-    def _make_tnet(self, dim: int, **options: Any) -> TNet:
-        return TNet(dim, **{**self._pool_options, **options})
-
-    def _make_local_mlp(self, **options: Any) -> SharedMLP:
-        widths = [self.in_channels, *self.architecture["local_channels"]]
-        fused = self.options["fused"] and "auto"
-        return SharedMLP(widths, **{**self._layer_options, "fused": fused, **options})
-
-    def _make_global_pool(self, **options: Any) -> SharedMLPMaxPool:
-        widths = [self.architecture["local_channels"][-1], *self.architecture["global_channels"]]
-        return SharedMLPMaxPool(widths, **{**self._pool_options, **options})
-
     @property
     def num_features(self) -> int:
         """Width of the global feature."""
         return int(self.architecture["global_channels"][-1])
-
-    @property
-    def _layer_options(self) -> dict[str, Any]:
-        return {name: self.options[name] for name in ("backend", "norm", "fused")}
-
-    @property
-    def _pool_options(self) -> dict[str, Any]:
-        return {**self._layer_options, "search_precision": self.options["search_precision"]}
-
-    def _local_features(self, points: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the features before the last shared MLP and the two transforms."""
-        self._check_points(points, fully_connected=self.input_tnet is not None)
-        input_transform = feature_transform = None
-        if self.input_tnet is not None:
-            input_transform = self.input_tnet(points[..., : self.input_tnet.pool.in_channels])
-            xyz, further = points[..., :3], points[..., 3:]
-            points = torch.cat([xyz @ input_transform, further], dim=-1)
-        features = self.local_mlp(points)
-        if self.feature_tnet is not None:
-            feature_transform = self.feature_tnet(features)
-            features = features @ feature_transform
-        return features, input_transform, feature_transform
-
-
-def orthogonality_penalty(transform: Tensor) -> Tensor:
-    """Return how far transforms are from orthogonal: the mean of `||I - A A^T||_F^2`.
-
-    Source: Qi et al. 2017, section 4.2, equation 2; the paper adds it to the loss with weight
-    0.001. Deviation: the mean over the batch, where the authors' program takes half the sum.
-
-    Args:
-        transform: `(B, K, K)`.
-
-    Returns:
-        A scalar.
-    """
-    identity = torch.eye(transform.shape[-1], dtype=transform.dtype, device=transform.device)
-    return (identity - transform @ transform.transpose(-1, -2)).square().sum((-1, -2)).mean()

@@ -14,7 +14,7 @@ from sharedmlp.models.registry import register_model
 from sharedmlp.ops.neighbors import ball_query, farthest_points
 
 # Qi et al. 2017b, appendix B.1; the numbers of neighbors are those of the authors' code.
-_SINGLE_SCALE = (
+SINGLE_SCALE = (
     {"num_centers": 512, "radius": 0.2, "num_neighbors": 32, "channels": [64, 64, 128]},
     {"num_centers": 128, "radius": 0.4, "num_neighbors": 64, "channels": [128, 128, 256]},
 )
@@ -95,7 +95,7 @@ class PointNet2(PointCloudClassifier):
         norm: Literal["batch", "sync_batch"] = "batch",
         fused: bool | Literal["auto"] = "auto",
         search_precision: Literal["float32", "bfloat16"] = "float32",
-        levels: Sequence[Mapping[str, Any]] = _SINGLE_SCALE,
+        levels: Sequence[Mapping[str, Any]] = SINGLE_SCALE,
         global_channels: Sequence[int] = (256, 512, 1024),
         head_channels: Sequence[int] = (512, 256),
     ) -> None:
@@ -116,23 +116,8 @@ class PointNet2(PointCloudClassifier):
             "search_precision": search_precision,
         }
         super().__init__(architecture, computation)
-        self.levels = nn.ModuleList()
-        width = in_channels
-        for level in levels:
-            channels = level["channels"]
-            nested = any(not isinstance(c, int) for c in channels)
-            layer = SetAbstraction(
-                level["num_centers"],
-                level["radius"],
-                level["num_neighbors"],
-                [[width, *scale] for scale in channels] if nested else [width, *channels],
-                **computation,
-            )
-            self.levels.append(layer)
-            width = 3 + layer.out_channels
-        self.global_pool = SetAbstraction(
-            None, None, None, [width, *global_channels], **computation
-        )
+        self.levels, widths = make_levels(levels, in_channels, computation)
+        self.global_pool = make_global_level(global_channels, widths[-1], computation)
         self.head = self._make_head()
 
     def forward_features(self, points: Tensor) -> Tensor:
@@ -168,6 +153,42 @@ class PointNet2(PointCloudClassifier):
             centers, features = level(centers, features)
             found.append(centers)
         return self.global_pool(centers, features)[1][:, 0], tuple(found)
+
+
+def make_levels(
+    levels: Sequence[Mapping[str, Any]], in_channels: int, computation: Mapping[str, Any]
+) -> tuple[nn.ModuleList, list[int]]:
+    """Make the set abstractions of a network.
+
+    Args:
+        levels: As of `PointNet2`.
+        in_channels: Coordinates and further features of a point.
+        computation: Further arguments of every `SetAbstraction`.
+
+    Returns:
+        The levels, and the widths of the further features of the points and of each level.
+    """
+    layers, widths = nn.ModuleList(), [in_channels - 3]
+    for level in levels:
+        channels, width = level["channels"], 3 + widths[-1]
+        nested = any(not isinstance(c, int) for c in channels)
+        layer = SetAbstraction(
+            level["num_centers"],
+            level["radius"],
+            level["num_neighbors"],
+            [[width, *scale] for scale in channels] if nested else [width, *channels],
+            **computation,
+        )
+        layers.append(layer)
+        widths.append(layer.out_channels)
+    return layers, widths
+
+
+def make_global_level(
+    channels: Sequence[int], width: int, computation: Mapping[str, Any]
+) -> SetAbstraction:
+    """Make the level over all that is left, of features of a width."""
+    return SetAbstraction(None, None, None, [3 + width, *channels], **computation)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

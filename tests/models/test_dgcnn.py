@@ -156,7 +156,7 @@ def test_initial_weights_are_the_same_in_every_backend():
 
 def test_it_is_listed_and_of_the_papers_size():
     assert "dgcnn" in list_models()
-    assert list_models(tag="dgcnn") == ["dgcnn"]
+    assert list_models(task="classification", tag="dgcnn") == ["dgcnn"]
     model: Any = create_model("dgcnn", 40)
     # The authors' program has 256 more, the bias before the second batch norm of the head.
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_809_576 - 256
