@@ -39,9 +39,6 @@ class MeshTreeDataModule(PointCloudDataModule):
         normals: The same as `features` "normals".
         cache_dir: The folder of the cache; `<root>/.sharedmlp_cache` by default.
         **options: Arguments of `PointCloudDataModule`.
-
-    Raises:
-        DataError: If `num_points` is above `pool_size`.
     """
 
     def __init__(
@@ -54,11 +51,6 @@ class MeshTreeDataModule(PointCloudDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if self.num_points > pool_size:  # known before any file is sampled
-            raise DataError(
-                f"expected num_points from 1 to {pool_size}, the points that are kept of a file "
-                f"(pool_size), got {self.num_points}"
-            )
         self.root = Path(root)
         self.pool_size = pool_size
         self._features = _list_features(features, *(["normals"] if normals else []))
@@ -84,12 +76,21 @@ class MeshTreeDataModule(PointCloudDataModule):
 
     def prepare_data(self) -> None:
         """Sample the splits that are about to be used, by one process of each machine."""
+        self._check_num_points()
         assert self.trainer is not None
         testing = self.trainer.testing or self.trainer.predicting
         self.check_splits("test" if testing else "train")
         self.open_split("test" if testing else "train")
         if not testing and self.has_split("val"):
             self.open_split("val")
+
+    def _check_num_points(self) -> None:
+        """Check that files keep enough points, before any of them is sampled."""
+        if self.num_points > self.pool_size:
+            raise DataError(
+                f"expected num_points from 1 to {self.pool_size}, the points that are kept of a "
+                f"file (pool_size), got {self.num_points}"
+            )
 
     def open_split(self, split: Split) -> PointCloudStore:
         """Open the cache of a split, sampling the files first if it is missing or stale."""
@@ -126,6 +127,7 @@ class ShapesDataModule(MeshTreeDataModule):
 
     def prepare_data(self) -> None:
         """Write missing meshes, then sample the split."""
+        self._check_num_points()
         write_shapes(self.root)
         super().prepare_data()
 
