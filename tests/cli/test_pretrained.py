@@ -203,7 +203,7 @@ def write_names(root):
 QUICK_REFUSALS = [
     ("fit", ["--ckpt_path", "hub"], "type --model.pretrained hub"),
     ("test", ["--ckpt_path", "foreign.pth"], "foreign.pth cannot be read as a checkpoint"),
-    ("fit", ["--model.options.globl_channels", "[3]"], "(did you mean 'global_channels'?)"),
+    ("fit", ["--model.options.globl_channels", "[3]"], "did you mean global_channels?"),
 ]
 REFUSALS = [
     ("fit", ["--ckpt_path", "a.safetensors"], "type --model.pretrained a.safetensors"),
@@ -225,7 +225,7 @@ REFUSALS = [
         ["--model.pretrained", "hub", "--model.options.local_channels", "[8,9]"],
         "with local_channels=[8, 8], and do not fit one with local_channels=[8, 9]",
     ),
-    ("fit", ["--model.model", "dgcn"], "unknown model 'dgcn' (did you mean 'dgcnn'?)"),
+    ("fit", ["--model.model", "dgcn"], "did you mean dgcnn?"),
     ("fit", ["--model.model", "nowhere.Net"], "there is no network nowhere.Net"),
 ]
 
