@@ -88,7 +88,8 @@ def test_a_checkpoint_that_names_a_function_does_not_call_it(inside):
 def test_a_checkpoint_does_not_choose_the_code_that_runs(inside, capsys, command):
     (inside / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nTask = 1")
     values = {"class_names": list(CLASSES), "_class_path": "evil.Task"}
-    torch.save({"state_dict": {}, "hyper_parameters": values}, "a.ckpt")
+    checkpoint = {"state_dict": {}, "hyper_parameters": values, "pytorch-lightning_version": "2.6"}
+    torch.save(checkpoint, "a.ckpt")
     assert "a checkpoint of a evil.Task" in refuse(
         [*command.split(), "--ckpt_path", "a.ckpt"], capsys
     )
@@ -102,7 +103,7 @@ def test_lightning_is_told_to_unpickle_plain_values_alone(inside, command):
     class Told(Exception):
         pass
 
-    def tell(**options):
+    def tell(*args, **options):
         raise Told(options)
 
     cli: Any = SharedMLPCLI.__new__(SharedMLPCLI)
@@ -110,11 +111,12 @@ def test_lightning_is_told_to_unpickle_plain_values_alone(inside, command):
     cli.trainer = SimpleNamespace(world_size=1, callbacks=[], **{command: tell})
     data = Namespace(class_path="D", init_args=Namespace(batch_size=1))
     cli.config = SimpleNamespace(
-        predict=SimpleNamespace(output="p.csv", ckpt_path="a.off", data=data)
+        predict=Namespace(output="p.csv", ckpt_path="a.off", data=data, rotations=1)
     )
     cli._dry = True
+    cli._claim_folder = lambda fits=False: None
     with pytest.raises(Told) as told:
-        getattr(cli, command)(ckpt_path="http://localhost/a.ckpt")
+        getattr(cli, command)(model=cli.model, ckpt_path="http://localhost/a.ckpt")
     assert told.value.args[0]["weights_only"] is True
 
 

@@ -90,7 +90,7 @@ class SharedMLPCLI(SwitchableCLI):
         parser.set_defaults({"model": {"class_path": DEFAULT_CLASS_PATH}})
         # Two, because a ModelCheckpoint that monitors a metric writes its `save_last` only in
         # epochs that are among the best.
-        for key, settings in {
+        checkpoints: dict[str, dict[str, Any]] = {
             "best_checkpoint": {
                 "filename": "best",
                 "monitor": _DEFAULT_TASK.monitor,
@@ -98,7 +98,8 @@ class SharedMLPCLI(SwitchableCLI):
             },
             # Else it waits for a validation, which not every epoch has.
             "last_checkpoint": {"filename": "last", "save_on_train_epoch_end": True},
-        }.items():
+        }
+        for key, settings in checkpoints.items():
             parser.add_lightning_class_args(ModelCheckpoint, key)
             common = {"enable_version_counter": False}
             parser.set_defaults({f"{key}.{k}": v for k, v in {**settings, **common}.items()})

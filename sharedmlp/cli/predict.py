@@ -22,11 +22,11 @@ from sharedmlp.cli.network import (
 from sharedmlp.data import MeshReadError, find_cloud_files
 from sharedmlp.inference.predict import FileAnswer, classify_files
 from sharedmlp.models.pretrained import weights_file
+from sharedmlp.models.saved import network_name
 from sharedmlp.reports.likeness import (
     AnswerCheck,
     compare_up_axes,
     describe_network,
-    network_name,
 )
 from sharedmlp.reports.prediction_table import (
     PredictionTable,

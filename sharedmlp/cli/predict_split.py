@@ -68,7 +68,9 @@ def predict_test_split(
     if trainer.world_size > 1:
         raise UsageError("predict writes one file from one process: add --trainer.devices 1")
     model.rotations = config.rotations
-    with PredictionWriter(path, _describe_source(config), model.class_names) as writer:
+    weights = Path(named_weights(config) or "").name
+    source = _describe_source(config)
+    with PredictionWriter(path, source, model.class_names, weights) as writer:
         if not dry:
             add_callback(trainer, writer)
         try:

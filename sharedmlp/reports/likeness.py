@@ -16,8 +16,6 @@ from typing import Any
 from torch import Tensor
 
 from sharedmlp.data import file_up_axis
-from sharedmlp.models import PointCloudModel, list_models
-from sharedmlp.models.registry import get_model
 
 # So many classes are named, and of more only the number.
 _MOST_NAMED = 12
@@ -26,16 +24,6 @@ _MOST_NAMED = 12
 _LOWER = 0.1
 # Half of the points cost the network of this package 1% of accuracy, a quarter 3%, an eighth 11%.
 _FEW_POINTS = 0.5
-
-
-def network_name(model: PointCloudModel) -> str:
-    """Return the name of a network in the registry, or that of its class if it has none."""
-    known = [
-        (len(entry.options), entry.name)
-        for entry in (get_model(name) for name in list_models("classification"))
-        if isinstance(model, entry.builder) and entry.options.items() <= model.options.items()
-    ]
-    return max(known)[1] if known else type(model).__name__
 
 
 def describe_network(name: str, source: str, metadata: Mapping[str, Any]) -> list[str]:

@@ -160,6 +160,7 @@ def test_every_command_answers_in_one_line(arguments, what, capsys):
 
 def test_more_points_than_a_file_keeps_is_said_before_files_are_sampled(inside, capsys):
     write_tree("tree", train=2, test=1)
+    Path("runs").mkdir()
     before = sorted(inside.rglob("*"))
     code, line = expect_line(["fit", "--config", "tree.yaml", "--data.num_points", "17"], capsys)
     assert (code, "num_points from 1 to 16" in line) == (1, True)

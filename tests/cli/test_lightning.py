@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sharedmlp.__main__ import main
+from sharedmlp.models import load_trained
 from sharedmlp.train import ClassificationTask, MeshTreeDataModule
 from sharedmlp.viz import plot_clouds
 from tests.environment import own_environment
@@ -152,10 +153,12 @@ def test_misclassified_clouds_are_drawn_as_the_network_saw_them(inside, monkeypa
     )
     main(["test", "--config", "tiny.yaml", "--ckpt_path", BEST, "--data.up_axis", "y"])
     (((clouds, titles), options),) = drawn
+    temperature = load_trained(BEST).metadata["temperature"]
+    share = f"{torch.tensor([1.0, 0.0, 0.0]).div(temperature).softmax(0)[0]:.0%}"
     assert [title.split("\n") for title in titles] == [
-        ["predicted box (58%)", "true capsule", "capsule_0.off"],
+        [f"predicted box ({share})", "true capsule", "capsule_0.off"],
         ["a true box", "", "box_0.off"],
-        ["predicted box (58%)", "true sphere", "sphere_0.off"],
+        [f"predicted box ({share})", "true sphere", "sphere_0.off"],
         ["a true box", "", "box_1.off"],
     ]
     assert torch.equal(torch.stack(clouds), torch.stack([seen[n] for n in (3, 0, 6, 1)]))

@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_the_concatenation(
     mlp = make(backend, fused, dtype, channels, **options).train(training)
     assert mlp.not_supported_reasons() == []
     formula = Formula.of(mlp, norm, activation)
-    plain = [x.requires_grad_() for x in features(*shape, dtype=dtype)]
+    plain = [x.requires_grad_() for x in features(shape[0], shape[1], dtype)]
     wide = plain[1][..., None, :].expand(*plain[0].shape[:-1], GLOBAL)
     both = torch.cat([plain[0], wide], -1)
     want = formula(both.flatten(0, -2)).view(*both.shape[:-1], -1)

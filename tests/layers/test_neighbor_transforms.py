@@ -65,10 +65,15 @@ def test_the_rows_are_those_of_the_searches(integers):
         assert torch.equal(vmap(search)(points, centers), search(points, centers))
 
 
-def test_what_no_transform_sees_says_what_to_do():
-    points = torch.rand(1, 5, 3)
-    layer = FeaturePropagation([2, 4])
-    with pytest.raises(RuntimeError, match="search before the transform"):
-        grad(lambda x: layer(points, points, x).sum())(torch.rand(1, 5, 2))
-    with pytest.raises(RuntimeError, match="search before the transform"):
-        vmap(lambda x: interpolation_weights(x, x)[1])(points)
+def test_interpolation_is_mapped_and_differentiated():
+    points, centers = torch.rand(2, 9, 3), torch.rand(2, 4, 3)
+    for found, want in zip(
+        vmap(interpolation_weights)(points, centers),
+        interpolation_weights(points, centers),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, want)
+    layer, x = FeaturePropagation([2, 4]).eval(), torch.rand(2, 4, 2, requires_grad=True)
+    found = grad(lambda x: layer(points, centers, x).sum())(x.detach())
+    layer(points, centers, x).sum().backward()
+    torch.testing.assert_close(found, x.grad)

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from sharedmlp.models import PointNet, create_model
+from sharedmlp.models.saved import network_name
 from sharedmlp.reports.likeness import (
     AnswerCheck,
     compare_up_axes,
     describe_network,
-    network_name,
 )
 
 METADATA = {
@@ -48,7 +48,7 @@ def test_a_network_has_the_name_that_makes_it():
     class Own(nn.Module):
         pass
 
-    assert network_name(Own()) == "Own"  # type: ignore[arg-type]
+    assert network_name(Own()).endswith(".Own")  # type: ignore[arg-type]
 
 
 FILES = [Path("a.off"), Path("b.npy"), Path("c.glb")]

@@ -22,6 +22,7 @@ from sharedmlp.__main__ import main
 from sharedmlp.layers.sync_norm import SyncBatchNorm
 from sharedmlp.models import PointNet
 from sharedmlp.train import ClassificationTask
+from sharedmlp.train.schedules import set_norm_momentum
 from tests.environment import own_environment
 from tests.processes import run_processes
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_tree
@@ -244,6 +245,7 @@ def test_without_shared_statistics_each_process_normalises_its_own_clouds(two):
     gradients, losses = [], []
     for step in steps:
         share = copy.deepcopy(model)
+        set_norm_momentum(share, 0.5)  # of the first batches of a training
         loss = functional.cross_entropy(share(step["batch"]["points"]), step["batch"]["label"])
         loss.backward()
         torch.testing.assert_close(step["loss"], loss.detach(), rtol=0, atol=1e-9)

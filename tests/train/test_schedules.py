@@ -70,7 +70,7 @@ def momenta(task):
 @pytest.mark.parametrize(("schedule", "expected"), [("step", 0.5), ("constant", 0.1)])
 def test_after_a_training_the_momentum_is_that_of_its_schedule(schedule, expected):
     task, seen = make_task(schedule=schedule), []
-    task.on_train_batch_end = lambda *_: seen.append(momenta(task))  # type: ignore[method-assign]
+    task.on_train_batch_end = lambda *_: seen.append(momenta(task))
     make_trainer(max_epochs=1, limit_val_batches=0).fit(task, ArrayDataModule())
     # The first batches of either schedule have the momentum of the paper.
     assert seen[0] == seen[-1] == {0.5}
@@ -118,7 +118,7 @@ def test_validation_follows_training_from_the_first_epoch():
     task = make_task(learning_rate=0.001, schedule="constant")
     data = ArrayDataModule(train=(30, 30, 30), batch_size=8)
     make_trainer(max_epochs=1, limit_val_batches=0).fit(task, data)
-    norm = next(m for m in task.model.modules() if isinstance(m, nn.BatchNorm1d))
+    norm: Any = next(m for m in task.model.modules() if isinstance(m, nn.BatchNorm1d))
     running = norm.running_var.clone()
     # Measured anew, on all clouds at once.
     norm.momentum = 1.0

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
-from pytorch_lightning.tuner import Tuner
+from pytorch_lightning.tuner.tuning import Tuner
 from torch import nn
 
 from sharedmlp.train import EpochLog
@@ -109,7 +109,7 @@ def test_limited_validation_sees_several_classes(limit, clouds):
 def test_a_limited_test_is_limited():
     data, seen = ArrayDataModule(test=(4, 4, 4)), []
     task = make_task()
-    task.on_test_batch_start = lambda batch, *_: seen.extend(batch["label"].tolist())  # type: ignore[method-assign]
+    task.on_test_batch_start = lambda batch, *_: seen.extend(batch["label"].tolist())
     make_trainer(limit_test_batches=1).test(task, data, verbose=False)
     assert len(seen) == 4
     assert len(set(seen)) > 1
@@ -164,7 +164,8 @@ def test_the_learning_rate_finder_finds_the_rate_that_is_trained_with():
     finder = LearningRateFinder(num_training_steps=14, min_lr=1e-4, max_lr=0.1)
     options: dict[str, Any] = {"max_epochs": 5, "limit_val_batches": 0}
     task, watch = fit(None, None, finder, **options)
-    found = finder.optimal_lr.suggestion()
+    optimal: Any = finder.optimal_lr
+    found = optimal.suggestion()
     assert 1e-4 < found < 0.1
     assert task.hparams["learning_rate"] == task.learning_rate == found
     # The finder runs before training is watched.
@@ -220,7 +221,7 @@ def test_stochastic_weight_averaging_averages_measures_and_resumes(tmp_path):
     assert len(weights) == 4
     expected = torch.stack(weights[1:3]).mean(0)
     assert torch.allclose(last_weight(task), expected, atol=1e-6)
-    norms = [m for m in task.modules() if isinstance(m, nn.BatchNorm1d)]
+    norms: list[Any] = [m for m in task.modules() if isinstance(m, nn.BatchNorm1d)]
     assert {norm.momentum for norm in norms} == {0.1}
     assert {int(norm.num_batches_tracked) for norm in norms} == {3}
     # Of the run that goes on only the count of epochs is compared: SWA resumes approximately.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -56,7 +57,7 @@ class EpochLog(pl.Callback):
         if not trainer.is_global_zero:
             return
         parts.append(f"{time.perf_counter() - self._start:.0f} s")
-        bar = trainer.progress_bar_callback
+        bar: Any = trainer.progress_bar_callback
         (print if bar is None or bar.is_disabled else bar.print)(" ".join(parts))
         sys.stdout.flush()
 

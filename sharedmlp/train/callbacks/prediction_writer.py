@@ -9,7 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from sharedmlp.reports.likeness import AnswerCheck, describe_network, network_name
+from sharedmlp.models.saved import network_name
+from sharedmlp.reports.likeness import AnswerCheck, describe_network
 from sharedmlp.reports.prediction_table import PredictionTable, answer_cells, answer_columns
 from sharedmlp.train.lightning_internals import attached_datamodule
 
@@ -23,10 +24,14 @@ class PredictionWriter(pl.Callback):
         path: The CSV file, of a `PredictionTable`.
         source: What the rows depend on besides the names of the clouds and of the classes.
         class_names: The names of the classes, in the order of the labels.
+        weights: Where the weights are from, for people.
     """
 
-    def __init__(self, path: Path, source: Mapping[str, Any], class_names: list[str]) -> None:
+    def __init__(
+        self, path: Path, source: Mapping[str, Any], class_names: list[str], weights: str
+    ) -> None:
         self.path = path
+        self.weights = weights
         self.source = source
         self.class_names = class_names
         self.table: PredictionTable | None = None
@@ -54,8 +59,7 @@ class PredictionWriter(pl.Callback):
         """Print which network answers; its weights and metadata are there by now."""
         task: Any = pl_module
         metadata = {"class_names": self.class_names, **getattr(task.model, "metadata", {})}
-        weights = Path(trainer.ckpt_path or "memory").name
-        for line in describe_network(network_name(task.model), weights, metadata):
+        for line in describe_network(network_name(task.model), self.weights, metadata):
             print(line, file=sys.stderr)
         self.check = AnswerCheck(metadata, rotations=task.rotations)
 

@@ -221,7 +221,7 @@ class PointCloudDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Load shuffled training clouds; with `overfit_batches`, the same ones every epoch."""
-        trainer = self.trainer
+        trainer: Any = self.trainer
         if trainer and trainer.overfit_batches:
             return overfitting_loader(
                 self.datasets["train"], self.batch_size, **self._worker_options()
@@ -261,7 +261,7 @@ class PointCloudDataModule(pl.LightningDataModule):
 
         A test batch gets the copies to vote on.
         """
-        trainer = self.trainer
+        trainer: Any = self.trainer
         if trainer is not None and trainer.training:
             epoch = 0 if trainer.overfit_batches else trainer.current_epoch
             generator = torch.Generator().manual_seed(
