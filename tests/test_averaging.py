@@ -16,7 +16,7 @@ seed_everything: 0
 trainer:
   accelerator: cpu
   devices: 1
-  max_epochs: 4
+  max_epochs: 3
   enable_progress_bar: false
   enable_model_summary: false
   callbacks:

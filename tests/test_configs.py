@@ -27,7 +27,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 }
 # Of networks that find neighbors a step on a whole batch takes seconds.
 FEW = ["--data.num_points", "64", "--data.batch_size", "2"]
-OPTIONS = {"modelnet40_dgcnn": FEW, "modelnet40_pointnet2": FEW}
+OPTIONS = {"modelnet40_dgcnn": FEW, "modelnet40_pointnet2": FEW, "pointnet_paper": FEW[2:]}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_config_trains_and_evaluates(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sharedmlp.train.datamodules.meshes, "write_shapes", few)
     MAKERS[name](tmp_path / "set")
     root = ["--config", str(CONFIGS / f"{name}.yaml"), "--data.root", str(tmp_path / "set")]
-    main(["fit", *root, "--trainer.fast_dev_run", "2", *OPTIONS.get(name, [])])
+    main(["fit", *root, "--trainer.fast_dev_run", "1", *OPTIONS.get(name, [])])
     printed = capsys.readouterr().out
     assert "epoch  1/1: train loss" in printed
     assert ("overall accuracy" in printed) == (name == "quickstart")

@@ -330,11 +330,12 @@ def test_the_command_writes_beside_the_checkpoint_and_prints_the_figure(checkpoi
         assert torch.equal(value, saved[f"model.{name}"])
 
 
-def test_the_command_writes_onnx_where_it_is_told(checkpoint, tmp_path):
-    path = tmp_path / "new" / "network.onnx"
-    main(["export", "--ckpt_path", str(checkpoint), "--format", "onnx", "--output", str(path)])
+@pytest.mark.parametrize("name", ["torch_export", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_the_command_writes_the_format_where_it_is_told(checkpoint, tmp_path, name):
+    path = tmp_path / "new" / f"network{FORMATS[name].suffix}"
+    main(["export", "--ckpt_path", str(checkpoint), "--format", name, "--output", str(path)])
     assert list(path.parent.iterdir()) == [path]
-    assert run_onnx(path)(torch.randn(1, 5, 3)).shape == (1, 3)
+    assert RUN[name](path)(torch.randn(1, 5, 3)).shape == (1, 3)
 
 
 def test_the_command_fails_in_one_line(checkpoint, tmp_path, monkeypatch, capsys):

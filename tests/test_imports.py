@@ -6,12 +6,21 @@ import sys
 
 
 def test_importing_the_package_imports_torch_and_nothing_else():
-    """Not even the parts of torch, such as its compiler, that `import torch` leaves out."""
+    """Not even the parts of torch, such as its compiler, that `import torch` leaves out.
+
+    Nor what the package imports for those who ask: to convert, and to fuse.
+    """
     code = """
 import sys, torch
 before = set(sys.modules)
 import sharedmlp
-print(*sorted({name for name in set(sys.modules) - before if not name.startswith("sharedmlp")}))
+on_demand = {"sharedmlp.convert", "sharedmlp.fusion"}
+print(*sorted(
+    name for name in set(sys.modules) - before
+    if not name.startswith("sharedmlp") or name in on_demand
+))
+sharedmlp.fuse
+assert "sharedmlp.fusion" in sys.modules
 """
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300

@@ -197,14 +197,15 @@ def test_best_is_tested_and_last_is_the_last_epoch_also_where_it_is_not_among_th
     monkeypatch.setattr(
         ClassificationTask, "on_test_start", lambda task: tested.update(task.state_dict())
     )
-    main(["fit", "--config", "tiny.yaml", "--trainer.logger.save_dir", str(tmp_path)])
+    options = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.max_epochs", "2"]
+    main(["fit", "--config", "tiny.yaml", *options])
     folder = tmp_path / "tiny" / "version_0" / "checkpoints"
     checkpoints = {
         path.name: torch.load(path, weights_only=True)  # noqa: TID251 - plain values
         for path in folder.iterdir()
     }
     epochs = {name: checkpoint["epoch"] for name, checkpoint in checkpoints.items()}
-    assert epochs == {"best.ckpt": 0, "last.ckpt": 2}
+    assert epochs == {"best.ckpt": 0, "last.ckpt": 1}
     name = "model.local_mlp.layers.0.linear.weight"
     assert torch.equal(tested[name], checkpoints["best.ckpt"]["state_dict"][name])
     assert not torch.equal(tested[name], checkpoints["last.ckpt"]["state_dict"][name])
@@ -218,7 +219,7 @@ def test_best_is_tested_and_last_is_the_last_epoch_also_where_it_is_not_among_th
         # The checkpoint holds conv1d, the file says linear, what is typed counts most.
         ([], nn.Conv1d),
         (["--model.backend", "conv2d"], nn.Conv2d),
-        (["--model.backend=linear"], nn.Linear),
+        pytest.param(["--model.backend=linear"], nn.Linear, marks=pytest.mark.slow),
     ],
 )
 def test_typed_values_win_over_the_checkpoint_and_the_checkpoint_over_the_file(
@@ -255,10 +256,14 @@ def test_the_saved_config_of_a_fit_describes_a_test(inside, built):
     assert built == {nn.Conv1d}
 
 
-@pytest.mark.parametrize("backend", ["conv1d", "linear"])
-def test_predict_writes_what_the_network_says_of_every_test_cloud(inside, backend):
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [("linear", nn.Linear), pytest.param("conv1d", nn.Conv1d, marks=pytest.mark.slow)],
+)
+def test_predict_writes_what_the_network_says_of_every_test_cloud(inside, built, backend, expected):
     arguments = ["--config", "tiny.yaml", "--ckpt_path", BEST, "--model.backend", backend]
     main(["predict", *arguments])
+    assert built == {expected}
     with (newest_run() / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     task = ClassificationTask.load_from_checkpoint(BEST, map_location="cpu").eval()
@@ -268,8 +273,8 @@ def test_predict_writes_what_the_network_says_of_every_test_cloud(inside, backen
     assert len(rows) == len(dataset) == 9
     with torch.no_grad():
         logits = task(dataset.__getitems__(range(9))["points"])
-    expected = (logits / task.model.metadata["temperature"]).softmax(1)
-    for row, name, probabilities in zip(rows, dataset.pool.names, expected, strict=True):
+    answers = (logits / task.model.metadata["temperature"]).softmax(1)
+    for row, name, probabilities in zip(rows, dataset.pool.names, answers, strict=True):
         assert list(row) == ["cloud", "label", "prediction", *(f"p({c})" for c in CLASSES)]
         assert row["cloud"] == name
         assert row["label"] == name.split("/")[0]
@@ -290,26 +295,16 @@ def test_predict_on_data_tells_the_network_and_takes_the_most_confident_turn(ins
     assert len(rows) == 9
 
 
-def test_validate_reports_the_validation_clouds(inside, capsys):
-    main(["validate", "--config", "tiny.yaml", "--ckpt_path", BEST])
+def test_validate_reports_the_validation_clouds_on_the_typed_backend(inside, built, capsys):
+    typed = ["--model.backend", "conv2d"]
+    main(["validate", "--config", "tiny.yaml", "--ckpt_path", LAST, *typed])
+    assert built == {nn.Conv2d}
     assert "val/overall_accuracy" in capsys.readouterr().out
 
 
-def test_fit_resumes_from_the_last_checkpoint(inside, capsys):
-    arguments = ["--config", "tiny.yaml", "--ckpt_path", LAST, "--trainer.max_epochs", "4"]
-    main(["fit", *arguments])
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
-    assert [line.split(":")[0] for line in lines] == ["epoch  4/4"]
-
-
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_a_typed_backend_wins_over_the_checkpoint_in_every_command(inside, built, command):
-    arguments = ["--config", "tiny.yaml", "--ckpt_path", LAST, "--model.backend", "conv2d"]
-    main([command, *arguments, *(["--trainer.max_epochs", "4"] if command == "fit" else [])])
-    assert built == {nn.Conv2d}
-
-
-def test_a_resumed_fit_takes_the_typed_learning_rate(inside, monkeypatch):
+def test_a_fit_resumes_from_the_last_checkpoint_with_what_is_typed(
+    inside, built, monkeypatch, capsys
+):
     seen = []
     monkeypatch.setattr(
         ClassificationTask,
@@ -317,8 +312,13 @@ def test_a_resumed_fit_takes_the_typed_learning_rate(inside, monkeypatch):
         lambda task, *_: seen.append(task.optimizers().param_groups[0]["lr"]),
     )
     arguments = ["--config", "tiny.yaml", "--ckpt_path", LAST, "--trainer.max_epochs", "4"]
+    arguments += ["--model.backend", "conv2d", "--trainer.logger", "false"]
+    arguments += ["--test_after_fit", "false"]
     main(["fit", *arguments, "--model.schedule", "constant", "--model.learning_rate", "0.03"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [line.split(":")[0] for line in lines] == ["epoch  4/4"]
     assert set(seen) == {0.03}
+    assert built == {nn.Conv2d}
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
@@ -373,7 +373,9 @@ def test_a_set_without_test_split_says_what_to_do(tmp_path, monkeypatch, capsys)
     arguments = ["--data", "HDF5DataModule", "--data.root", str(root), "--data.num_points", "16"]
     arguments += ["--model.model", "pointnet_vanilla", "--trainer.accelerator", "cpu"]
     arguments += ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
-    main(["fit", *arguments, "--trainer.max_epochs", "1", "--best_checkpoint.dirpath", "a"])
+    arguments += ["--data.batch_size", "4"]
+    fit = [*arguments, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    main(["fit", *fit, "--best_checkpoint.dirpath", "a", "--last_checkpoint.dirpath", "a"])
     assert Path("a/best.ckpt").is_file()
     with pytest.raises(SystemExit) as error:
         main(["test", *arguments, "--ckpt_path", "a/best.ckpt"])
@@ -498,6 +500,7 @@ def test_without_the_train_extra_the_message_names_it(monkeypatch):
     assert "\n" not in str(error.value.code)
 
 
+@pytest.mark.slow  # tests/cli/test_switches.py reads what one in this process says
 def test_python_m_sharedmlp_is_quiet_about_what_nobody_can_change(inside, tmp_path):
     command = [sys.executable, "-m", "sharedmlp", "fit", "--config", "tiny.yaml"]
     result = subprocess.run(

@@ -30,8 +30,8 @@ def project(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "backend", "other"),
     [
-        ("dgcnn", "conv2d", "linear"),
         ("pointnet2_ssg", "linear", "conv1d"),
+        pytest.param("dgcnn", "conv2d", "linear", marks=pytest.mark.slow),
         pytest.param("pointnet2_msg", "conv1d", "conv2d", marks=pytest.mark.slow),
     ],
 )

@@ -1,6 +1,7 @@
 """What a command leaves: everything in one folder, whatever the logger, and nothing beside it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,24 @@ def _inside(tree, tmp_path, monkeypatch):
     Path("tiny.yaml").write_text(CONFIG)
 
 
+@pytest.fixture(scope="module")
+def run_of_two_epochs(tree, tmp_path_factory):
+    """What `fit()` leaves below `runs`."""
+    folder = tmp_path_factory.mktemp("fitted")
+    (folder / "tree").symlink_to(tree)
+    (folder / "tiny.yaml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        own_environment(patch)
+        patch.chdir(folder)
+        fit()
+    return folder / "runs"
+
+
+@pytest.fixture
+def fitted(run_of_two_epochs):
+    shutil.copytree(run_of_two_epochs, "runs")
+
+
 def fit(*arguments, model=TOY):
     main(["fit", "--config", "tiny.yaml", *model, *arguments])
 
@@ -111,8 +130,7 @@ def test_tensorboard_has_the_learning_rate_and_all_pictures(monkeypatch):
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates, rel=1e-7)
 
 
-def test_a_resumed_fit_has_the_whole_history(monkeypatch):
-    fit()
+def test_a_resumed_fit_has_the_whole_history(fitted):
     fit("--ckpt_path", "runs/version_0/checkpoints/last.ckpt", "--trainer.max_epochs", "3")
     first, second = (read_rows(f"runs/version_{n}/metrics.csv") for n in (0, 1))
     assert [row["epoch"] for row in second] == [0, 1, 2]
@@ -145,8 +163,7 @@ def test_a_fit_that_fails_before_it_begins_leaves_no_folder(monkeypatch):
     assert list(Path("runs").iterdir()) == []
 
 
-def test_each_evaluation_has_a_folder_of_its_own():
-    fit()
+def test_each_evaluation_has_a_folder_of_its_own(fitted):
     arguments = ["--config", "tiny.yaml", *TOY]
     arguments += ["--ckpt_path", "runs/version_0/checkpoints/best.ckpt"]
     main(["validate", *arguments])

@@ -1,5 +1,6 @@
 """Switches of the trainer on the command line, and the first screen."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,17 @@ def run(folder, tmp_path, monkeypatch, capsys):
     return fit
 
 
-def test_the_first_screen(run):
-    printed, _ = run()
+def test_the_first_screen(run, recwarn, caplog):
+    messages = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    messages.addHandler(caplog.handler)
+    try:
+        printed, _ = run()
+    finally:
+        messages.removeHandler(caplog.handler)
+    assert "GPU available" in caplog.text
+    for noise in ("Tip:", "TPU available"):
+        assert noise not in caplog.text
+    assert not [str(w.message) for w in recwarn if "site-packages" in w.filename]
     lines = printed.out.splitlines()
     data = "data     12 clouds to train on, 6 to validate on; 3 classes, 16 points each"
     assert data in lines

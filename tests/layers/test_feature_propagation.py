@@ -68,7 +68,10 @@ def test_backends_share_checkpoints():
         layer.load_state_dict(layers[0].state_dict())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend",
+    ["linear", *(pytest.param(b, marks=pytest.mark.slow) for b in ["conv1d", "conv2d"])],
+)
 def test_export_takes_any_number_of_points_and_centers(backend):
     layer = make(backend=backend).eval()
 

@@ -54,7 +54,10 @@ def test_compile_gives_the_same_training_step(backend, compiler, cls):
         assert_close(module.state_dict()[name], value, name=name)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend",
+    ["conv2d", *(pytest.param(b, marks=pytest.mark.slow) for b in ["linear", "conv1d"])],
+)
 def test_export_with_a_dynamic_batch_and_number_of_points(backend):
     torch.manual_seed(0)
     model = create_model("pointnet", 5, backend=backend).eval()

@@ -36,10 +36,13 @@ def train(backend, steps, name="pointnet", fused=False):
 @pytest.mark.parametrize(
     ("steps", "runs"),
     [
-        (10, [(backend, False) for backend in BACKENDS]),
-        (20, [("linear", False), *((backend, True) for backend in BACKENDS)]),
+        (4, [(backend, False) for backend in BACKENDS]),
+        (6, [("linear", False), *((backend, True) for backend in BACKENDS)]),
+        pytest.param(
+            20, [("linear", False), *((b, True) for b in BACKENDS)], marks=pytest.mark.slow
+        ),
     ],
-    ids=["plain", "fused"],
+    ids=["plain", "fused", "fused, long"],
 )
 def test_optimiser_steps_stay_together(steps, runs):
     (backend, fused), *others = runs

@@ -82,11 +82,11 @@ def test_against_the_formula(name, backend, in_channels, fused, training):
     compare_parameters(model.head, head, "fused")
 
 
-def train(backend, fused, name):
+def train(backend, fused, name, steps):
     model = make(name, backend=backend, fused=fused, dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(20):
+    for _ in range(steps):
         points = torch.randn(6, 11, 3, dtype=torch.float64, generator=generator)
         labels = torch.randint(5, (6,), generator=generator)
         optimizer.zero_grad()
@@ -95,11 +95,12 @@ def train(backend, fused, name):
     return model
 
 
+@pytest.mark.parametrize("steps", [5, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SMALL)
-def test_twenty_steps_stay_together(name):
-    expected = train("linear", False, name).state_dict()
+def test_optimizer_steps_stay_together(name, steps):
+    expected = train("linear", False, name, steps).state_dict()
     for backend in BACKENDS:
-        for key, value in train(backend, True, name).state_dict().items():
+        for key, value in train(backend, True, name, steps).state_dict().items():
             want = expected[key].reshape(value.shape)
             if value.is_floating_point():
                 assert_close(value, want, kind="training, fused", scale=1.0, name=key)

@@ -11,8 +11,6 @@ from sharedmlp.ops.torch_internals import COMPILER_FOLLOWS_PLAN
 from tests.covering import pairwise
 from tests.ops.compare import BACKENDS, LAYERS, WIDTHS, make, points, same
 
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
-each_layer = pytest.mark.parametrize("kind", LAYERS)
 needs_operators = pytest.mark.skipif(
     not COMPILER_FOLLOWS_PLAN, reason="before torch 2.12 the graph has the plain operations"
 )
@@ -31,8 +29,15 @@ def step(module):
     return y, x.grad, [p.grad for p in module.parameters()]
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("kind", "backend"), zip(LAYERS, [*BACKENDS, "linear"], strict=True))
+@pytest.mark.parametrize(
+    ("kind", "backend", "training"),
+    [
+        ("mlp", "linear", True),
+        ("pool", "conv1d", False),
+        ("max_mean", "conv2d", True),
+        ("tnet", "linear", False),
+    ],
+)
 def test_a_training_step(kind, backend, training):
     check_a_training_step(kind, backend, backend != "conv1d", training, "aot_eager")
 
@@ -75,7 +80,17 @@ def check_an_evaluation(kind, backend, compiler):
 
 
 @needs_operators
-@each_backend
+@pytest.mark.parametrize(
+    ("backend", "training"),
+    [
+        ("linear", True),
+        ("conv1d", False),
+        pytest.param("conv1d", True, marks=pytest.mark.slow),
+        pytest.param("linear", False, marks=pytest.mark.slow),
+        ("conv2d", True),
+        pytest.param("conv2d", False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_graph_has_the_operators_in_it(backend, training):
     names: list[str] = []
 
@@ -97,8 +112,9 @@ def test_the_graph_has_the_operators_in_it(backend, training):
 )
 def test_a_whole_model_is_one_graph(backend, training):
     torch.manual_seed(0)
-    model = create_model("pointnet", 5, backend=backend).double().train(training)
-    explained = torch._dynamo.explain(model)(points(4, 200, 3))
+    few = {"local_channels": (8, 8), "global_channels": (8, 16), "head_channels": (12,)}
+    model = create_model("pointnet", 5, backend=backend, **few).double().train(training)
+    explained = torch._dynamo.explain(model)(points(4, 20, 3))
     assert explained.graph_count == 1
     assert explained.graph_break_count == 0
 
@@ -156,7 +172,9 @@ def test_operators_pass_the_checks_of_torch(name):
 
 
 @needs_operators
-@each_backend
+@pytest.mark.parametrize(
+    "backend", ["conv2d", *(pytest.param(b, marks=pytest.mark.slow) for b in BACKENDS[:2])]
+)
 def test_autocast_inside_a_graph(backend):
     module = SharedMLPMaxPool(WIDTHS, backend=backend).eval()
     x = points(3, 40, 3, dtype=torch.float32)

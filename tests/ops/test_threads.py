@@ -222,7 +222,13 @@ class Features(Dataset):
             return self.pool(points(2, 1500, 3, seed=index, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize(
+    "method",
+    [  # a spawned process imports torch anew, and inherits nothing
+        pytest.param(method, marks=[pytest.mark.slow] if method == "spawn" else [])
+        for method in multiprocessing.get_all_start_methods()
+    ],
+)
 def test_loaders_after_a_fused_forward(method):
     """Forked, spawned, and from a server: as long as one of them hangs, this test does."""
     data = Features()

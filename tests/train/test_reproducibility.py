@@ -46,7 +46,7 @@ def test_worker_processes_change_nothing(tmp_path):
     assert_same(run(3, 2, tmp_path / "a"), run(3, 2, tmp_path / "b", num_workers=1))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, num_workers):
     whole = run(3, 4, tmp_path / "whole")
     checkpoint = tmp_path / "whole" / "epoch=1.ckpt"

@@ -10,9 +10,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sharedmlp.train import ClassificationTask
 from tests.environment import own_environment
+from tests.models.small import SMALL
 from tests.tolerances import assert_close
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer
 
+# Checkpoints of each step are many: the channels are few, and of the T-Nets there is one.
+POINTNET = {**SMALL["pointnet_vanilla"], "transforms": "input"}
 OPTIMIZERS = {"adamw": {"weight_decay": 0.01}, "adam": {"weight_decay": 0.01}, "sgd": {}}
 
 
@@ -52,6 +55,7 @@ def moments(trainer):
 )
 def test_a_training_changes_its_backend_in_mid_epoch_twice(tmp_path, optimizer, fused):
     options = {"optimizer": optimizer, "fused": fused, **OPTIMIZERS[optimizer]}
+    options["options"] = POINTNET
     tasks = {
         backend: make_task(model="pointnet", backend=backend, **options)
         for backend in ("linear", "conv1d", "conv2d")
@@ -69,10 +73,14 @@ def test_a_training_changes_its_backend_in_mid_epoch_twice(tmp_path, optimizer, 
         moved += not torch.equal(start[name], expected[name])
     assert moved > len(expected) / 2
     for value, wanted in zip(moments(end), moments(whole), strict=True):
-        assert_close(value.double(), wanted.double(), kind="training")  # the steps are float32
+        scale = max(float(wanted.abs().max()), 1e-6)  # of zeros, roundings are left
+        assert_close(value.double(), wanted.double(), kind="training", scale=scale)
 
 
-@pytest.mark.parametrize(("step", "num_workers"), [(1, 0), (2, 1), (3, 0), (4, 1)])
+@pytest.mark.parametrize(
+    ("step", "num_workers"),
+    [(1, 0), (2, 1), pytest.param(4, 1, marks=pytest.mark.slow), (3, 0)],
+)
 def test_a_resume_in_mid_epoch_is_bitwise_the_uninterrupted_run(
     tmp_path, step, num_workers, recwarn
 ):
@@ -85,7 +93,7 @@ def test_a_resume_in_mid_epoch_is_bitwise_the_uninterrupted_run(
     assert not any("not resumable" in str(warning.message) for warning in recwarn)
 
 
-@pytest.mark.parametrize("step", [2, 3, 5])
+@pytest.mark.parametrize("step", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_limited_by_steps_resumes_too(tmp_path, step):
     limits = {"max_steps": 6, "max_epochs": -1}
     whole, resumed = make_task(dropout=0.5), make_task(dropout=0.5)
@@ -118,6 +126,7 @@ def test_a_resumed_cosine_goes_on_where_it_was(tmp_path):
     options: dict[str, Any] = {
         "class_names": ["box", "capsule", "sphere"],
         "model": "pointnet_vanilla",
+        "options": SMALL["pointnet_vanilla"],
     }
     train(Watched(**options, learning_rate=0.1), tmp_path / "a")
     whole, rates[:] = list(rates), []

@@ -8,6 +8,7 @@ import trimesh
 
 from sharedmlp.data import PointCloudStore
 from sharedmlp.train import ClassificationTask, PointCloudDataModule
+from tests.models.small import SMALL
 
 CLASSES = ("box", "capsule", "sphere")
 
@@ -41,9 +42,10 @@ class ArrayDataModule(PointCloudDataModule):
         return PointCloudStore(points, labels, names, CLASSES)
 
 
-def make_task(**options):
+def make_task(model="pointnet_vanilla", **options):
+    """A task on a network that is small where there are small options of it."""
     return ClassificationTask(
-        **{"class_names": list(CLASSES), "model": "pointnet_vanilla", **options}
+        **{"class_names": list(CLASSES), "options": SMALL.get(model), **options}, model=model
     )
 
 

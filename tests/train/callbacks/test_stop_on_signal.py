@@ -169,23 +169,24 @@ def project(tmp_path, monkeypatch):
 
 
 def test_the_command_exits_with_130_and_goes_on_to_the_same_test(project, monkeypatch):
-    main(COMMAND)
+    command = [*COMMAND, "--trainer.max_epochs", "3"]
+    main(command)
     with monkeypatch.context() as patch:
-        strike = staticmethod(Raise("on_train_batch_start", 3, 1).on_train_batch_start)
+        strike = staticmethod(Raise("on_train_batch_start", 2, 1).on_train_batch_start)
         patch.setattr(StopOnSignal, "on_train_batch_start", strike)
         with pytest.raises(SystemExit) as ended:
-            main(COMMAND)
+            main(command)
     assert ended.value.code == 130
-    assert [row["epoch"] for row in read_rows(project / "version_1" / "metrics.csv")] == [0, 1, 2]
+    assert [row["epoch"] for row in read_rows(project / "version_1" / "metrics.csv")] == [0, 1]
     assert (project / "version_1" / "learning_curves.png").is_file()
     last = "checkpoints/last.ckpt"
-    main([*COMMAND, "--ckpt_path", str(project / "version_1" / last)])
+    main([*command, "--ckpt_path", str(project / "version_1" / last)])
     assert_equal_ends(project / "version_0" / last, project / "version_2" / last)
     first, second = ((project / f"version_{n}" / "test_classes.csv").read_text() for n in (0, 2))
     assert first == second
     first, second = (read_rows(project / f"version_{n}" / "metrics.csv") for n in (0, 2))
-    assert [row["epoch"] for row in second] == [0, 1, 2, 3, 4, 5]
-    assert first[:3] == second[:3]
+    assert [row["epoch"] for row in second] == [0, 1, 2]
+    assert first[:2] == second[:2]
 
 
 @pytest.mark.slow

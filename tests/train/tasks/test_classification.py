@@ -140,7 +140,7 @@ def test_schedule_ends_where_it_says(schedule, last):
 
 
 def test_checkpoint_holds_plain_values_and_loads_on_another_backend(tmp_path):
-    task = make_task(backend="conv1d", dropout=0.1)
+    task = make_task(backend="conv1d", dropout=0.1, options=None)
     trainer = make_trainer(max_epochs=1, limit_val_batches=0)
     trainer.fit(task, ArrayDataModule())
     path = tmp_path / "a.ckpt"
