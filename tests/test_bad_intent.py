@@ -22,6 +22,11 @@ from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
 
 DATA = "--data MeshTreeDataModule --data.root tree"
 LIGHTNING = [f"{command} {DATA}" for command in ("fit", "validate", "test", "predict")]
+# All four read it in one place: two of them are quick.
+ON_DATA = [
+    pytest.param(command, marks=[pytest.mark.slow] if command.startswith(("val", "test")) else [])
+    for command in LIGHTNING
+]
 ON_FILES = ("predict a.off", "show a.off", "export --format safetensors")
 
 
@@ -50,7 +55,7 @@ def refuse(arguments, capsys):
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [*LIGHTNING, *ON_FILES])
+@pytest.mark.parametrize("command", [*ON_DATA, *ON_FILES])
 def test_a_checkpoint_that_runs_code_does_not(inside, capsys, command):
     checkpoint = {
         "state_dict": {},
@@ -84,7 +89,7 @@ def test_a_checkpoint_that_names_a_function_does_not_call_it(inside):
     assert not (inside / "ran").exists()
 
 
-@pytest.mark.parametrize("command", LIGHTNING)
+@pytest.mark.parametrize("command", ON_DATA)
 def test_a_checkpoint_does_not_choose_the_code_that_runs(inside, capsys, command):
     (inside / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nTask = 1")
     values = {"class_names": list(CLASSES), "_class_path": "evil.Task"}

@@ -9,6 +9,7 @@ import torch
 from sharedmlp import SharedMLPMaxPool, create_model
 from sharedmlp.ops.torch_internals import COMPILER_FOLLOWS_PLAN
 from tests.covering import pairwise
+from tests.models.small import SMALL
 from tests.ops.compare import BACKENDS, LAYERS, WIDTHS, make, points, same
 
 needs_operators = pytest.mark.skipif(
@@ -112,7 +113,7 @@ def test_the_graph_has_the_operators_in_it(backend, training):
 )
 def test_a_whole_model_is_one_graph(backend, training):
     torch.manual_seed(0)
-    few = {"local_channels": (8, 8), "global_channels": (8, 16), "head_channels": (12,)}
+    few = {**SMALL["pointnet_vanilla"], "transforms": "input"}
     model = create_model("pointnet", 5, backend=backend, **few).double().train(training)
     explained = torch._dynamo.explain(model)(points(4, 20, 3))
     assert explained.graph_count == 1
