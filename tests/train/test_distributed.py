@@ -111,7 +111,7 @@ def train(world_size, task):
 
 
 def train_cases(world_size, cases):
-    return [train(world_size, make_network(*case, norm="sync_batch")) for case in cases]
+    return [train(world_size, make_network(case[0], case[1], "sync_batch")) for case in cases]
 
 
 def make_full(backend, fused, **options):
