@@ -127,7 +127,7 @@ def test_the_same_command_resumes_without_the_file(inside, tmp_path, capsys, mon
 def test_a_folder_is_validated(inside, capsys):
     run("validate", "--ckpt_path", "hub")
     printed, told = capsys.readouterr()
-    assert "starting from hub: a pointnet_vanilla, which chooses only among 3 of its 4" in told
+    assert "evaluating hub: a pointnet_vanilla, which chooses only among 3 of its 4" in told
     assert "val/overall_accuracy" in printed
 
 
@@ -145,7 +145,7 @@ def test_weights_are_tested_under_either_option(inside, monkeypatch, named, caps
     run("test", *named, "--model.backend", "conv2d", "--trainer.default_root_dir", "out")
     told, printed = capsys.readouterr()[::-1]
     name = named[-1].split("=")[-1]
-    assert f"starting from {name}: a pointnet_vanilla, which chooses only among 3 of" in told
+    assert f"evaluating {name}: a pointnet_vanilla, which chooses only among 3 of" in told
     assert "(Box = box)" in told
     assert name in next(line for line in printed.splitlines() if line.startswith("checkpoint"))
     report = json.loads(next(Path().rglob("test_metrics.json")).read_text())
