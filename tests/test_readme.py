@@ -98,7 +98,11 @@ def test_the_walk_line_by_line(monkeypatch, capsys):
         capsys.readouterr()
         main(shlex.split(line)[1:])
         printed.append(capsys.readouterr().out)
-    fit, test, predict, resumed, compare, files, packaged, show, export, prepare = printed
+    fit, test, predict, resumed, compare, files, packaged, show, export, prepare = printed[:10]
+    tuned, validated, turned = printed[10:]
+    assert str(Path("runs/tuned/version_0/checkpoints/best.ckpt")) in tuned
+    assert str(run / "checkpoints" / "best.safetensors") in validated
+    assert "turned" in turned
     run = Path("runs/conv1d/version_0")
     assert "epoch  2/2" in fit
     assert str(run / "checkpoints" / "best.ckpt") in fit

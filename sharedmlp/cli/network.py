@@ -23,7 +23,8 @@ def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
         "--ckpt_path",
         type=Path,
         help="what `sharedmlp fit` wrote, or `sharedmlp export --format safetensors`, or a folder "
-        "of save_pretrained; by default the network that is part of this package, which knows the 40 classes of ModelNet40",
+        "of save_pretrained; by default the network that is part of this package (modelnet40), "
+        "which knows the 40 classes of ModelNet40",
     )
     parser.add_argument(
         "--up_axis",
