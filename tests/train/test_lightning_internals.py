@@ -167,6 +167,13 @@ def test_the_saved_state_of_the_best_checkpoint(fitted, tmp_path):
     )
     keep_best_checkpoint(checkpoint, resumed)
     assert state["dirpath"] == str(tmp_path)
+    # As before the first checkpoint; Lightning would warn that it is forgotten.
+    state |= {"dirpath": "elsewhere", "best_model_path": ""}
+    keep_best_checkpoint(checkpoint, resumed)
+    assert state["dirpath"] == str(tmp_path)
+    state |= {"dirpath": "elsewhere", "best_model_path": "gone.ckpt"}
+    keep_best_checkpoint(checkpoint, resumed)
+    assert state["dirpath"] == "elsewhere"
 
 
 def test_precision_comes_from_the_plugin():
