@@ -338,10 +338,23 @@ def test_the_command_writes_the_format_where_it_is_told(checkpoint, tmp_path, na
     assert RUN[name](path)(torch.randn(1, 5, 3)).shape == (1, 3)
 
 
+def test_the_command_takes_weights_from_whatever_holds_them(checkpoint, tmp_path, capsys):
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for source, path in ((checkpoint, first), (first, second)):
+        output = ["--format", "safetensors", "--output", str(path)]
+        main(["export", "--ckpt_path", str(source), *output])
+    weights = [load_safetensors(path).state_dict() for path in (first, second)]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+    with pytest.raises(SystemExit, match="2"):  # over itself
+        main(["export", "--ckpt_path", str(first), "--format", "safetensors"])
+    assert "a.safetensors is what is exported" in capsys.readouterr().err
+
+
 def test_the_command_fails_in_one_line(checkpoint, tmp_path, monkeypatch, capsys):
     arguments = ["--format", "onnx", "--output", str(tmp_path / "model.onnx")]
-    with pytest.raises(SystemExit, match=r"there is no checkpoint nowhere\.ckpt: expected"):
+    with pytest.raises(SystemExit, match="2"):
         main(["export", "--ckpt_path", "nowhere.ckpt", *arguments])
+    assert "there are no weights 'nowhere.ckpt': expected" in capsys.readouterr().err
     (tmp_path / "text.ckpt").write_text("text")
     with pytest.raises(SystemExit) as error:
         main(["export", "--ckpt_path", str(tmp_path / "text.ckpt"), *arguments])

@@ -98,7 +98,8 @@ def test_the_walk_line_by_line(monkeypatch, capsys):
         capsys.readouterr()
         main(shlex.split(line)[1:])
         printed.append(capsys.readouterr().out)
-    fit, test, predict, resumed, compare, files, packaged, show, export, prepare = printed
+    fit, test, predict, resumed, compare, files, packaged, show, export, prepare = printed[:10]
+    tuned, validated, turned = printed[10:]
     run = Path("runs/conv1d/version_0")
     assert "epoch  2/2" in fit
     assert str(run / "checkpoints" / "best.ckpt") in fit
@@ -123,6 +124,9 @@ def test_the_walk_line_by_line(monkeypatch, capsys):
     assert run.joinpath("checkpoints", "best.safetensors").is_file()
     assert "best.safetensors" in export
     assert "train: 48 clouds in 12 classes" in prepare
+    assert str(Path("runs/tuned/version_0/checkpoints/best.ckpt")) in tuned
+    assert str(run / "checkpoints" / "best.safetensors") in validated
+    assert "turned" in turned
 
 
 def test_the_yaml_is_a_choice_of_model():

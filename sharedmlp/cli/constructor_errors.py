@@ -48,7 +48,7 @@ def lightning_errors() -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
-        raise UsageError(one_line(error)) from error
+        raise UsageError(_explain_misconfiguration(one_line(error))) from error
     except (ValueError, TypeError, RuntimeError) as error:
         if "Error(s) in loading state_dict" in str(error):
             raise DataError(_explain_state_dict(error)) from error
@@ -67,6 +67,12 @@ def _is_raised_by_lightning(error: BaseException) -> bool:
     folder = Path(pl.__file__).parent
     path = Path(traceback.tb_frame.f_code.co_filename)
     return path.is_relative_to(folder) or path.is_relative_to(folder.parent / "lightning_fabric")
+
+
+def _explain_misconfiguration(text: str) -> str:
+    if text.startswith("No supported gpu backend found"):
+        return "--trainer.accelerator gpu: this machine has none: leave it out, or take cpu"
+    return text
 
 
 def _explain_missing(error: ModuleNotFoundError) -> ImportError:

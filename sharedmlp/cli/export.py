@@ -8,6 +8,7 @@ from pathlib import Path
 from sharedmlp.cli.arguments import CommandParser
 from sharedmlp.cli.network import exit_on_error
 from sharedmlp.export import FORMATS, export_model
+from sharedmlp.models import load_pretrained
 
 
 def run(args: Sequence[str]) -> None:
@@ -21,14 +22,20 @@ def run(args: Sequence[str]) -> None:
         description="Write the network of a checkpoint to one file that other programs run, with "
         "class names and preprocessing in its metadata, and check that it computes the same.",
     )
-    parser.add_argument("--ckpt_path", type=Path, required=True)
+    parser.add_argument(
+        "--ckpt_path",
+        type=Path,
+        required=True,
+        help="what `sharedmlp fit` wrote, a safetensors file, a folder of save_pretrained, or "
+        "modelnet40, the network that is part of this package",
+    )
     parser.add_argument("--format", choices=list(FORMATS), required=True)
     parser.add_argument("--output", type=Path, help="next to the checkpoint by default")
     options = parser.parse_args(args)
-    from sharedmlp.inference.checkpoint import load_trained
-
     output = options.output or options.ckpt_path.with_suffix(FORMATS[options.format].suffix)
+    if output.resolve() == options.ckpt_path.resolve():
+        parser.error(f"{output} is what is exported: name another file by --output")
     with exit_on_error(parser):
-        model = load_trained(options.ckpt_path)
+        model = load_pretrained(str(options.ckpt_path))
     print(export_model(model, output, options.format))
     print(f"{options.format}  {output}")

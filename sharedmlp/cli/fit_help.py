@@ -5,6 +5,7 @@ Read from the source of the classes, so that help does not wait for Lightning to
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,12 +30,16 @@ _ABOUT = {
 }
 _RUN = {
     "--config FILE": "a recipe by its name, or a YAML file; several are merged, the last one wins",
-    "--ckpt_path FILE": "the checkpoint: what `fit` resumes from, and the others measure",
+    "--ckpt_path FILE": "the checkpoint: what `fit` resumes from, and the others measure, which "
+    "take a safetensors file or folder, too, or nothing: the network of this package",
     "--print_config": "print all settings as YAML, and stop",
     "--seed_everything N": "the seed of a run; 0 by default",
 }
 _FIT = {"--test_after_fit true": "end with a test of the best checkpoint"}
-_PREDICT = {"--output FILE": "the CSV file; predictions.csv in the folder of the run by default"}
+_PREDICT = {
+    "--output FILE": "the CSV file; predictions.csv in the folder of the run by default",
+    "--rotations N": "answer with the most confident of N turns about the up axis",
+}
 _TRAINER = {
     "max_epochs": "how often training sees all clouds",
     "accelerator": "cpu, gpu, or auto for what there is",
@@ -44,7 +49,7 @@ _TRAINER = {
     "callbacks": "a class to add, by --trainer.callbacks+=CLASS",
     "fast_dev_run": "run so many batches, and write nothing",
 }
-_WIDTH = 96
+_WIDTH = 96  # at most
 
 
 def run(args: Sequence[str]) -> None:
@@ -58,8 +63,7 @@ def run(args: Sequence[str]) -> None:
     settings = _read_settings(rest)
     more = _FIT if command == "fit" else _PREDICT if command == "predict" else {}
     lines = [
-        f"usage: sharedmlp {command} --config FILE [--data.NAME VALUE] [--model.NAME VALUE] "
-        "[--trainer.NAME VALUE]",
+        f"usage: sharedmlp {command} --config FILE [--{{data,model,trainer}}.NAME VALUE] ...",
         "",
         _ABOUT[command],
         "",
@@ -155,11 +159,12 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     name_width = max(len(name) for name, _, _ in rows) + 2
     value_width = max(len(value) for _, value, _ in rows)
     value_width += 2 if value_width else 0
+    width = max(60, min(_WIDTH, shutil.get_terminal_size().columns))
     lines = []
     for name, value, text in rows:
         head = f"  {name:<{name_width}}{value:<{value_width}}"
         indent = " " * len(f"  {'':<{name_width}}{'':<{value_width}}")
-        lines += textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=indent) or [
+        lines += textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent) or [
             head.rstrip()
         ]
     return lines

@@ -92,6 +92,8 @@ def explain(
         return f"{_without_value(match[1].split('/')[-1], args)} expects a value"
     if last.startswith("Unexpected config: ") or "Problems parsing config" in message:
         return _bad_config(last, args)
+    if keys and (match := re.search(r"(\S+) does not conform to restriction v(\S+)$", last)):
+        return f"--{'.'.join(keys)} expects a number {match[2]}, got {match[1]}"
     if (match := re.match(r"Expected an? .*Got value: (.*)", last, re.DOTALL)) and keys:
         unions = [text for text in texts if text.startswith(_UNION)]
         union = bool(unions) and "class_path" not in unions[-1]

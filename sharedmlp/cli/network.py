@@ -12,7 +12,6 @@ from pathlib import Path
 from torch import Tensor
 
 from sharedmlp.cli.arguments import CommandParser
-from sharedmlp.inference import load_trained
 from sharedmlp.models import PointCloudModel, create_model, load_pretrained
 
 
@@ -24,8 +23,8 @@ def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
         "--ckpt_path",
         type=Path,
         help="what `sharedmlp fit` wrote, or `sharedmlp export --format safetensors`, or a folder "
-        "of save_pretrained; by default "
-        "the network that is part of this package, which knows the 40 classes of ModelNet40",
+        "of save_pretrained; by default the network that is part of this package (modelnet40), "
+        "which knows the 40 classes of ModelNet40",
     )
     parser.add_argument(
         "--up_axis",
@@ -41,9 +40,9 @@ def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointClo
     """Return a network with the names of its classes; without a path, the one of this package."""
     if path is None:
         return create_model("pointnet_vanilla", pretrained="modelnet40")
-    load = load_pretrained if path.exists() else load_trained  # which says what it expected
     with exit_on_error(parser):
-        model = load(path, search_precision="float32")  # critical points are exact ones
+        # Critical points are exact ones.
+        model = load_pretrained(str(path), search_precision="float32")
     if "class_names" not in model.metadata:
         parser.error(
             f"{path} does not name its classes: set model.metadata['class_names'] before exporting"

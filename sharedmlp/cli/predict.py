@@ -79,7 +79,7 @@ def run(args: Sequence[str]) -> None:
     table = None
     if options.output:
         source = {
-            "checkpoint": options.ckpt_path and file_sha256(weights_file(options.ckpt_path)),
+            "checkpoint": options.ckpt_path and file_sha256(weights_file(str(options.ckpt_path))),
             "seed": options.seed,
             "up_axis": options.up_axis,
             "rotations": options.rotations,

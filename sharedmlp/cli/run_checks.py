@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,25 @@ def check_run(command: str, trainer: pl.Trainer, task: BaseTask, config: Any) ->
             raise UsageError(f"--trainer.{name} is at least 1, got {value}")
     _check_cores(trainer)
     path = config.get("ckpt_path")
+    if command == "fit" and not path:
+        _warn_of_random_backbone(task)
     if not path or path in ("best", "last", "hpc") or "://" in path:
         return
     if not Path(path).is_file():
         raise UsageError(f"--ckpt_path {path}: no such file")
     if command == "fit":
         _check_resumable(path, task)
+
+
+def _warn_of_random_backbone(task: BaseTask) -> None:
+    """Warn if a training would keep weights that were never trained."""
+    start = getattr(task, "start", None)
+    if task.hparams.get("freeze") == "backbone" and start is not None and start.source is None:
+        warnings.warn(
+            "--model.freeze backbone keeps the random weights of a new network: add "
+            "--model.pretrained with what to start from",
+            stacklevel=2,
+        )
 
 
 def _check_cores(trainer: pl.Trainer) -> None:

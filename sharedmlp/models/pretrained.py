@@ -10,6 +10,7 @@ from sharedmlp.models.protocol import PointCloudModel
 from sharedmlp.models.registry import known_weights, pretrained_weights
 from sharedmlp.models.safetensors_file import HUB_WEIGHTS, load_folder, load_safetensors
 from sharedmlp.models.saved import plain_value
+from sharedmlp.utils.suggest import did_you_mean
 
 
 def load_pretrained(
@@ -61,10 +62,12 @@ def weights_file(source: str | Path) -> Path:
         return path
     if (path / HUB_WEIGHTS).is_file():
         return path / HUB_WEIGHTS
+    names = known_weights()
     raise ValueError(
-        f"there are no weights {str(source)!r}: expected {' or '.join(known_weights())}, a "
-        "checkpoint of `sharedmlp fit` (.ckpt), a file of `sharedmlp export --format safetensors`, "
-        f"or a folder with {HUB_WEIGHTS} and config.json, such as save_pretrained writes"
+        f"there are no weights {str(source)!r}: expected {' or '.join(names)}, a checkpoint of "
+        "`sharedmlp fit` (.ckpt), a file of `sharedmlp export --format safetensors`, or a folder "
+        f"with {HUB_WEIGHTS} and config.json, such as save_pretrained writes"
+        + did_you_mean(str(source), [*names, *(name.rpartition("_")[2] for name in names)])
     )
 
 

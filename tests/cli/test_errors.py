@@ -79,7 +79,7 @@ VALUES = [
     ("--ckpt_path nowhere.ckpt", "--ckpt_path nowhere.ckpt: no such file", ""),
     pytest.param(
         "--trainer.accelerator gpu",
-        "No supported gpu backend found",
+        "--trainer.accelerator gpu: this machine has none",
         "",
         marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
     ),
@@ -149,6 +149,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(typed, what, advice, insid
         ("show a.off --pointt 3", "did you mean --point?"),
         ("prepare modelent10", "did you mean modelnet10?"),
         ("benchmark --network dgcn", "network is one of pointnet, dgcnn"),
+        ("predict --config quickstart --rotations 0", "--rotations expects a number >0, got 0"),
+        ("predict --ckpt_path modelnt40 a.off", "did you mean modelnet40?"),
         ("compare", "required: RUN; see sharedmlp compare --help"),
     ],
 )

@@ -104,6 +104,18 @@ def test_a_fit_starts_from_the_network_of_the_file_whatever_the_config_names(ins
     assert saved["learning_rate"] == 0.002
 
 
+def test_a_random_backbone_that_stays_as_it_is_is_mentioned(inside, capsys):
+    small = ["--model.model", "pointnet_vanilla", "--trainer.fast_dev_run", "1"]
+    small += ["--model.freeze", "backbone"]
+    warning = "warning: --model.freeze backbone keeps the random weights of a new network"
+    run("fit", *small)
+    assert warning in capsys.readouterr().err
+    run("fit", *small, "--model.pretrained", "a.safetensors")
+    printed = capsys.readouterr().err
+    assert "starting from a.safetensors: a pointnet_vanilla" in printed
+    assert warning not in printed
+
+
 @pytest.mark.slow  # tests/train/tasks/test_pretrained.py has it of the task
 def test_the_same_command_resumes_without_the_file(inside, tmp_path, capsys, monkeypatch):
     whole = ["--trainer.max_epochs", "2", "--model.backbone_lr_factor", "0.3"]
@@ -127,7 +139,7 @@ def test_the_same_command_resumes_without_the_file(inside, tmp_path, capsys, mon
 def test_a_folder_is_validated(inside, capsys):
     run("validate", "--ckpt_path", "hub")
     printed, told = capsys.readouterr()
-    assert "starting from hub: a pointnet_vanilla, which chooses only among 3 of its 4" in told
+    assert "evaluating hub: a pointnet_vanilla, which chooses only among 3 of its 4" in told
     assert "val/overall_accuracy" in printed
 
 
@@ -145,7 +157,7 @@ def test_weights_are_tested_under_either_option(inside, monkeypatch, named, caps
     run("test", *named, "--model.backend", "conv2d", "--trainer.default_root_dir", "out")
     told, printed = capsys.readouterr()[::-1]
     name = named[-1].split("=")[-1]
-    assert f"starting from {name}: a pointnet_vanilla, which chooses only among 3 of" in told
+    assert f"evaluating {name}: a pointnet_vanilla, which chooses only among 3 of" in told
     assert "(Box = box)" in told
     assert name in next(line for line in printed.splitlines() if line.startswith("checkpoint"))
     report = json.loads(next(Path().rglob("test_metrics.json")).read_text())

@@ -3,7 +3,6 @@
 A new version of Lightning that changes one of these fails here, and says which.
 """
 
-import csv
 import inspect
 import os
 import re
@@ -16,11 +15,9 @@ import torch
 from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from sharedmlp.train import AtomicCheckpointIO, lightning_internals
+from sharedmlp.train import AtomicCheckpointIO, lightning_internals, logger_internals
 from sharedmlp.train.lightning_internals import (
     add_callback,
     attached_datamodule,
@@ -31,22 +28,16 @@ from sharedmlp.train.lightning_internals import (
     is_fitting,
     keep_best_checkpoint,
     last_checkpoint,
-    log_steps_alone,
-    logger_folder,
-    logger_version,
     next_epoch,
-    numbered_loggers,
     read_hyperparameters,
     remove_callbacks,
     replace_checkpoint_io,
     run_seed,
-    set_logger_version,
     trained_batches,
     unrepeated_sampler,
     was_interrupted,
 )
 from tests.environment import own_environment
-from tests.train.tasks.test_base import ToyTask
 from tests.train.tiny import CLASSES, ArrayDataModule, make_task, make_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +83,8 @@ def test_the_versions_that_are_tested_are_those_that_are_allowed():
     )
     assert allowed is not None
     lowest, limit = allowed.groups()
-    assert f"pytorch-lightning {lowest}" in lightning_internals.__doc__
+    for module in (lightning_internals, logger_internals):
+        assert f"pytorch-lightning {lowest}" in str(module.__doc__)
     present = pl.__version__  # type: ignore[attr-defined]  # not in its list of names
     numbers = [[int(n) for n in v.split(".")[:2]] for v in (lowest, present, limit)]
     assert numbers[0] <= numbers[1] < numbers[2]
@@ -175,6 +167,13 @@ def test_the_saved_state_of_the_best_checkpoint(fitted, tmp_path):
     )
     keep_best_checkpoint(checkpoint, resumed)
     assert state["dirpath"] == str(tmp_path)
+    # As before the first checkpoint; Lightning would warn that it is forgotten.
+    state |= {"dirpath": "elsewhere", "best_model_path": ""}
+    keep_best_checkpoint(checkpoint, resumed)
+    assert state["dirpath"] == str(tmp_path)
+    state |= {"dirpath": "elsewhere", "best_model_path": "gone.ckpt"}
+    keep_best_checkpoint(checkpoint, resumed)
+    assert state["dirpath"] == "elsewhere"
 
 
 def test_precision_comes_from_the_plugin():
@@ -237,53 +236,6 @@ def test_hyperparameters_come_without_lightnings_own(tmp_path):
     assert read_hyperparameters(tmp_path / "a.ckpt") == ("a.Task", values)
     torch.save({"state_dict": {}, **version}, tmp_path / "b.ckpt")
     assert read_hyperparameters(tmp_path / "b.ckpt") == (None, {})
-
-
-LOGGERS = [
-    (CSVLogger, {}),
-    (TensorBoardLogger, {}),
-    (TensorBoardLogger, {"sub_dir": "events/deep"}),
-]
-
-
-@pytest.mark.parametrize(("kind", "options"), LOGGERS)
-def test_the_version_of_a_logger_is_asked_for_without_choosing_one(tmp_path, kind, options):
-    pytest.importorskip("tensorboard")
-    logger = kind(tmp_path, name="x", **options)
-    assert logger_version(logger) is None
-    assert logger_version(kind(tmp_path, version="mine")) == "mine"
-    set_logger_version(logger, 7)
-    assert logger_version(logger) == logger.version == 7
-    assert logger_folder(logger) == tmp_path / "x" / "version_7"
-    set_logger_version(logger, None)
-    assert logger.version == 0
-
-
-def test_only_loggers_that_number_folders_on_this_machine_are_found(tmp_path):
-    local, remote = CSVLogger(tmp_path), CSVLogger("memory://bucket")
-    assert numbered_loggers(make_trainer(logger=[DummyLogger(), remote, local])) == [local]
-    assert numbered_loggers(make_trainer()) == []
-
-
-def test_a_csv_logger_writes_what_is_logged_by_steps_and_keeps_other_files(tmp_path):
-    class Task(ToyTask):
-        def training_step(self, batch, batch_idx):
-            self.log("by_step", float(self.global_step))
-            return super().training_step(batch, batch_idx)
-
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "metrics.csv").write_text("of the run so far")
-    for kind in (ToyTask, Task):
-        logger = CSVLogger(tmp_path, name="", version="run")
-        trainer = make_trainer(logger=logger, max_epochs=1, log_every_n_steps=1)
-        log_steps_alone(logger, trainer)
-        trainer.fit(kind(), ArrayDataModule(**DATA))
-        assert (folder / "steps.csv").exists() == (kind is Task)
-    rows = list(csv.DictReader((folder / "steps.csv").read_text().splitlines()))
-    assert [float(row["by_step"]) for row in rows] == [0, 1, 2]
-    assert not any("loss" in name for name in rows[0])
-    assert (folder / "metrics.csv").read_text() == "of the run so far"
     torch.save({"state_dict": {}}, tmp_path / "c.pth")
     with pytest.raises(ValueError, match="is no checkpoint of Lightning"):
         read_hyperparameters(tmp_path / "c.pth")

@@ -71,6 +71,8 @@ def read_arrays(path: Path) -> MeshArrays | PointCloud | PointArray:
     suffix = path.suffix.lower()
     entry = FORMATS.get(suffix)
     if entry is None:
+        if not path.exists():
+            raise MeshReadError(path, "cannot be opened: No such file or directory")
         raise MeshReadError(
             path,
             f"cannot be read: expected one of {', '.join(sorted(FORMATS))}; other formats have to "

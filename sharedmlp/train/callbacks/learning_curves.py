@@ -37,7 +37,8 @@ class LearningCurves(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the rate."""
         if self._rate is not None:
-            pl_module.log("learning_rate", self._rate)
+            # The same in all processes; without `sync_dist` Lightning warns that it may not be.
+            pl_module.log("learning_rate", self._rate, sync_dist=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, before the loggers end their work."""

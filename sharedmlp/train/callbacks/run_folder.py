@@ -10,7 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from sharedmlp.train.lightning_internals import (
+from sharedmlp.train.logger_internals import (
     NumberedLogger,
     log_steps_alone,
     logger_folder,

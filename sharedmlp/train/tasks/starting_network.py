@@ -35,7 +35,7 @@ class StartingNetwork:
         model: The network, for the classes of the data.
         hyperparameters: Those of the task with which a checkpoint makes it again.
         source: Where the weights come from; None for a new network.
-        told: What was loaded and what is new, in one line.
+        told: What was loaded and what is new, to follow the source in one line.
         unknown: The classes of the data that the weights do not know; then the last layer is new.
         is_trained: Whether a training has begun since.
     """
@@ -58,10 +58,12 @@ class StartingNetwork:
         """
         if self.source is None or self.is_trained or trainer.ckpt_path is not None:
             return
-        if trainer.is_global_zero:
-            print(self.told, file=sys.stderr)
         if not is_fitting(trainer):
             self.check_classes_known()
+        if trainer.is_global_zero:
+            does = "starting from" if is_fitting(trainer) else "evaluating"
+            print(f"{does} {self.source}: {self.told}", file=sys.stderr)
+        if not is_fitting(trainer):
             match_preprocessing(trainer, self.model.metadata)
             return
         own = getattr(attached_datamodule(trainer), "preprocessing", {})
@@ -160,7 +162,7 @@ def _start_from(
         for key, value in plain_value(model.architecture).items()
         if key not in (*_SHARED, "num_classes", "in_channels")
     }
-    told = f"starting from {source}: a {name}, "
+    told = f"a {name}, "
     known: list[str] = model.metadata.get("class_names", [])
     labels = match_class_names(known, class_names)
     unknown = [n for n, label in zip(class_names, labels, strict=True) if label is None]

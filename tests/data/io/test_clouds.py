@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_file_is_its_reason(tmp_path, recwarn, name, conten
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("name", ["no.npy", "no.txt", "no.off"])
+@pytest.mark.parametrize("name", ["no.npy", "no.txt", "no.off", "folder", "no.mesh"])
 def test_a_missing_file_is_a_reason_too(tmp_path, name):
     with pytest.raises(MeshReadError, match="cannot be opened: No such file"):
         read_cloud(tmp_path / name, 8, seed=0)
