@@ -11,28 +11,28 @@ from sharedmlp.reports.accuracies import accuracies
 
 
 class MeanLoss(Metric):
-    """Mean loss of the clouds of an epoch, over all processes.
+    """Mean loss of the items of an epoch, such as clouds, over all processes.
 
-    Lightning's mean of a logged number differs from it if processes have unequal numbers of clouds
+    Lightning's mean of a logged number differs from it if processes have unequal numbers of items
     (on gloo it rounds their average down), and torchmetrics' ignores either NaN or the weights.
     """
 
     total: Tensor
-    clouds: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("clouds", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, num_clouds: int) -> None:
-        """Add a batch of `num_clouds` clouds with the mean `loss`, a scalar."""
-        self.total = self.total + loss.detach() * num_clouds  # += would stay in float32
-        self.clouds = self.clouds + num_clouds
+    def update(self, loss: Tensor, count: int | Tensor) -> None:
+        """Add a batch of `count` items with the mean `loss`, a scalar."""
+        self.total = self.total + loss.detach() * count  # += would stay in float32
+        self.count = self.count + count
 
     def compute(self) -> Tensor:
         """Return the mean loss of everything since the last reset, a scalar."""
-        return self.total / self.clouds
+        return self.total / self.count
 
 
 class MeanClassAccuracy(MulticlassConfusionMatrix):
