@@ -197,7 +197,7 @@ class BaseTask(pl.LightningModule):
         """Return what the metrics are updated with: the logits and labels of a batch."""
         return logits, batch["label"]
 
-    def loss_count(self, labels: Tensor) -> int | Tensor:
+    def loss_count(self, stage: Stage, labels: Tensor) -> int | Tensor:
         """Return how many items the loss of a batch is the mean of."""
         return len(labels)
 
@@ -246,7 +246,7 @@ class BaseTask(pl.LightningModule):
                 continue
             assert isinstance(metric, Metric)
             if isinstance(metric, MeanLoss):
-                metric.update(loss, self.loss_count(labels))
+                metric.update(loss, self.loss_count(stage, labels))
             else:
                 metric.update(*inputs)
             self.log(key, metric, on_step=False, on_epoch=True, batch_size=len(labels))

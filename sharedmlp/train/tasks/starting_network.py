@@ -102,26 +102,40 @@ def make_network(hparams: Mapping[str, Any]) -> StartingNetwork:
         DataError: If the weights are of another network, or take points of other channels.
         ValueError: If there is no such network, option or weights.
     """
+    name, options = hparams["model"], network_options(hparams)
+    names = list(hparams["class_names"])
+    if hparams["pretrained"] is None:
+        model = create_model(name, len(names), hparams["in_channels"], **options)
+        return StartingNetwork(model)
+    return _start_from(hparams["pretrained"], name, names, hparams["in_channels"], options)
+
+
+def network_options(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the network of a task, but for those that the data decides.
+
+    Args:
+        hparams: The arguments of the task. A dropout of None leaves the network its own.
+
+    Raises:
+        DataError: If the further options have one that is the task's or the data's.
+        ValueError: If a network of one's own does not take an option.
+    """
     name, options = hparams["model"], dict(hparams["options"] or {})
     for option in options:
-        if option in hparams or option == "num_classes":
+        if option in hparams or option in ("num_classes", "num_categories"):
             raise DataError(
                 f"{option} is no further option of a network: give it as --model.{option}"
                 if option in _SHARED
                 else f"{option} is the data's, and no option of a network: leave it out"
             )
-    shared = {key: hparams[key] for key in _SHARED}
+    shared = {key: hparams[key] for key in _SHARED if hparams[key] is not None}
     # A task must not fail for a layer that cannot be fused.
     shared["fused"] = "auto" if shared["fused"] else False
     if "." in name:
         options |= _accepted(name, shared)
     else:
         options |= shared
-    names = list(hparams["class_names"])
-    if hparams["pretrained"] is None:
-        model = create_model(name, len(names), hparams["in_channels"], **options)
-        return StartingNetwork(model)
-    return _start_from(hparams["pretrained"], name, names, hparams["in_channels"], options)
+    return options
 
 
 def _accepted(name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
