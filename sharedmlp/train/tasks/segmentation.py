@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
 from torchmetrics import Metric
 
 from sharedmlp.data import DataError
 from sharedmlp.models.saved import trained_metadata
 from sharedmlp.reports.iou import predict_points
+from sharedmlp.reports.worst_clouds import WorstClouds
 from sharedmlp.train.calibration import describe_training_data
 from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.losses import PointCrossEntropy
-from sharedmlp.train.metrics import PointScore, ShapeMeanIoU
+from sharedmlp.train.metrics import PointConfusion, PointScore, ShapeMeanIoU
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
 from sharedmlp.train.tasks.starting_network import StartingNetwork
 from sharedmlp.train.tasks.starting_segmenter import make_segmenter
@@ -74,6 +77,10 @@ class SegmentationTask(BaseTask):
     Attributes:
         start: The network and where its weights come from, at the start; None in a task with a
             `configure_models` of its own.
+        test_confusion: The confusion matrix of the points of the last test, by
+            `test_confusion.compute()`: a row a true class, a column a predicted one.
+        test_category_iou: Likewise the mean intersection over union of the shapes of each category.
+        worst_clouds: Those of the last test.
 
     Raises:
         ValueError: If a name is unknown or a number out of range.
@@ -124,6 +131,9 @@ class SegmentationTask(BaseTask):
             backbone_lr_factor=backbone_lr_factor,
         )
         self.class_names = list(class_names)
+        self.test_confusion = PointConfusion(len(class_names))
+        self.test_category_iou = ShapeMeanIoU(self.parts_of_category, "none")
+        self.worst_clouds = WorstClouds(len(class_names))
 
     @property
     def parts_of_category(self) -> list[list[int]]:
@@ -178,6 +188,64 @@ class SegmentationTask(BaseTask):
         loss = self.losses[f"{stage}/loss"]
         assert isinstance(loss, PointCrossEntropy)
         return loss.count(labels)
+
+    def on_test_epoch_start(self) -> None:
+        """Reset what outlives the test."""
+        self.test_confusion.reset()
+        self.test_category_iou.reset()
+        self.worst_clouds = WorstClouds(len(self.class_names))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accumulate the test metrics, the confusion matrix and the worst clouds.
+
+        If the batch has copies of the same points, the probabilities are averaged.
+        """
+        clouds = [batch["points"], *batch.get("copies", [])]
+        inputs = [self.network_inputs({**batch, "points": points}) for points in clouds]
+        votes = torch.stack([self(*some).log_softmax(dim=-1) for some in inputs])
+        logits = votes.logsumexp(0) - math.log(len(clouds))
+        self.log_evaluation("test", logits, batch)
+        predictions, labels, categories = self.metric_inputs(logits, batch)
+        self.test_confusion.update(predictions, labels)
+        if categories is not None:
+            self.test_category_iou.update(predictions, labels, categories)
+        self.worst_clouds.update(batch["points"], labels, predictions, batch["index"])
+
+    def on_test_epoch_end(self) -> None:
+        """Collect the worst clouds of all processes."""
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            distributed.all_gather_object(parts, self.worst_clouds.clouds)
+            self.worst_clouds.merge([cloud for part in parts for cloud in part])
+
+    def report_test(self, folder: Path | None, ckpt_path: str | None) -> dict[str, Path]:
+        """Print a table of the classes, and write it, the metrics and pictures of the worst."""
+        from sharedmlp.reports.segmentation_report import report_segmentation  # matplotlib
+
+        # Exchanged with the other processes.
+        confusion, categories = self.test_confusion.compute().cpu(), {}
+        if self.parts_of_category:
+            values = self.test_category_iou.compute().tolist()
+            categories = dict(zip(self.hparams["category_names"], values, strict=True))
+        if not self.trainer.is_global_zero:
+            return {}
+        data = attached_datamodule(self.trainer)
+        names = data.datasets["test"].pool.names
+        return report_segmentation(
+            confusion,
+            self.worst_clouds.clouds,
+            self.class_names,
+            metrics={
+                name.partition("/")[2]: float(value)
+                for name, value in self.trainer.callback_metrics.items()
+                if name.startswith("test/")
+            },
+            category_iou=categories,
+            name_cloud=lambda index: Path(names[index]).name,
+            up_axis=data.preprocessing["up_axis"],
+            folder=folder,
+            ckpt_path=ckpt_path,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add which network it is, and what it was trained on.
