@@ -95,7 +95,7 @@ def _draw_legend(figure: Figure, legend: Mapping[str, ArrayLike]) -> None:
         for color in legend.values()
     ]
     names = axis_names(list(legend))
-    drawn = figure.legend(handles, names, loc="center right", fontsize=9, frameon=False)
+    drawn = figure.legend(handles, names, loc="upper right", fontsize=9, frameon=False)
     for text in drawn.get_texts():
         text.set(**label_style(names))
 

@@ -9,11 +9,20 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sharedmlp.__main__ import main
 from sharedmlp.data import DataError
+from sharedmlp.models import load_pretrained, load_trained, save_safetensors
 from sharedmlp.train import SegmentationTask
 from tests.environment import own_environment
 from tests.reports.test_iou import plain_iou, plain_shape_iou
+from tests.tolerances import assert_close
 from tests.train.tiny import make_trainer
-from tests.train.tiny_parts import PARTS, SMALL, PartsDataModule, make_scene_task, make_task
+from tests.train.tiny_parts import (
+    PART_NAMES,
+    PARTS,
+    SMALL,
+    PartsDataModule,
+    make_scene_task,
+    make_task,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +164,28 @@ def test_a_frozen_backbone_trains_the_head_alone():
     changed = {n for n, v in task.model.state_dict().items() if not torch.equal(v, before[n])}
     assert changed
     assert all(name.startswith("head.") for name in changed)
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_its_checkpoint_and_what_is_exported_of_it_is_the_network(parts, tmp_path):
+    task: Any = (make_task if parts else make_scene_task)(backend="conv1d")
+    trainer = make_trainer(max_epochs=1, enable_checkpointing=False)
+    trainer.fit(task, PartsDataModule(parts))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    model = load_trained(tmp_path / "a.ckpt")
+    batch = everything(trainer.datamodule.datasets["val"])  # type: ignore[attr-defined]
+    inputs = task.network_inputs(batch)
+    task.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(*inputs), task(*inputs))
+    assert type(model).__name__ == "PointNetSegmenter"
+    assert model.metadata["class_names"] == PART_NAMES
+    assert model.metadata.get("parts_of_category") == (PARTS if parts else None)
+    save_safetensors(model, tmp_path / "a.safetensors")
+    again = load_pretrained(tmp_path / "a.safetensors", backend="linear")
+    assert again.metadata == model.metadata
+    with torch.no_grad():
+        assert_close(again(*inputs), model(*inputs), kind="fused")
 
 
 CONFIG = """\
