@@ -50,6 +50,10 @@ class SegmentationTask(BaseTask):
         model: A name that `sharedmlp.list_models(task="segmentation")` gives, or the path of a
             class derived from `sharedmlp.models.PointCloudModel`, such as "mypackage.MyNet".
         options: Further arguments of the network by name, such as `global_channels`.
+        pretrained: The weights to start from: the path of a checkpoint, a safetensors file or a
+            folder of `save_pretrained` of the network `model`, or those of a classifier of the same
+            family, such as "modelnet40" for "pointnet_vanilla": then all layers before its head are
+            taken over, with their widths, and the others are new.
         tell_category: Whether the network is told the category of a shape, if shapes have any.
         backend: What the shared layers are made of: "linear", "conv1d" or "conv2d".
         fused: Whether layers run fused with the max, if they can; the numbers are the same.
@@ -113,6 +117,7 @@ class SegmentationTask(BaseTask):
         label_smoothing: float = 0.0,
         penalty_weight: float = 0.001,
         options: dict[str, Any] | None = None,
+        pretrained: str | None = None,
         freeze: Literal["backbone", "none"] = "none",
         backbone_lr_factor: float = 1.0,
     ) -> None:
@@ -151,6 +156,18 @@ class SegmentationTask(BaseTask):
         # A checkpoint makes the network again from these, and needs no other file.
         self.hparams.update(self.start.hyperparameters)
         return self.start.model
+
+    def setup(self, stage: str) -> None:
+        """Say what a pretrained network starts from, and match the clouds of an evaluation."""
+        super().setup(stage)
+        if self.start is not None:
+            self.start.setup(self.trainer)
+
+    def on_train_start(self) -> None:
+        """Let a new last layer count as trained."""
+        super().on_train_start()
+        if self.start is not None:
+            self.start.is_trained = True
 
     def configure_losses(self, stage: Stage) -> nn.Module:
         """Return cross entropy, weighted and smoothed in training."""

@@ -107,7 +107,7 @@ def make_network(hparams: Mapping[str, Any]) -> StartingNetwork:
     if hparams["pretrained"] is None:
         model = create_model(name, len(names), hparams["in_channels"], **options)
         return StartingNetwork(model)
-    return _start_from(hparams["pretrained"], name, names, hparams["in_channels"], options)
+    return start_from_weights(hparams["pretrained"], name, names, hparams["in_channels"], options)
 
 
 def network_options(hparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,14 +150,26 @@ def _accepted(name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in shared.items() if key in known}
 
 
-def _start_from(
+def start_from_weights(
     source: str,
     name: str,
     class_names: Sequence[str],
     in_channels: int,
     options: dict[str, Any],
 ) -> StartingNetwork:
-    """Make a network with weights, and with the head that the classes of the data need."""
+    """Make a network with weights, and with the head that the classes of the data need.
+
+    Args:
+        source: The weights, as `load_pretrained` takes them.
+        name: The name of the network that is asked for.
+        class_names: The names of the classes of the data.
+        in_channels: The channels of a point of the data.
+        options: Arguments of the network that replace the saved ones.
+
+    Raises:
+        DataError: If the weights are of another network, or take points of other channels.
+        ValueError: If there are no such weights or options.
+    """
     model = load_pretrained(source, name=name, **options)
     if network_name(model) != name:
         raise DataError(
@@ -172,7 +184,7 @@ def _start_from(
     architecture = {
         key: value
         for key, value in plain_value(model.architecture).items()
-        if key not in (*_SHARED, "num_classes", "in_channels")
+        if key not in (*_SHARED, "num_classes", "in_channels", "num_categories")
     }
     told = f"starting from {source}: a {name}, "
     known: list[str] = model.metadata.get("class_names", [])

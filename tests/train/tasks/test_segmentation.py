@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from sharedmlp import create_model
 from sharedmlp.__main__ import main
 from sharedmlp.data import DataError
 from sharedmlp.models import load_pretrained, load_trained, save_safetensors
@@ -186,6 +187,76 @@ def test_its_checkpoint_and_what_is_exported_of_it_is_the_network(parts, tmp_pat
     assert again.metadata == model.metadata
     with torch.no_grad():
         assert_close(again(*inputs), model(*inputs), kind="fused")
+
+
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "pointnet_vanilla": {"local_channels": (8, 8), "global_channels": (8, 16)},
+    "dgcnn": {"k": 4, "edge_channels": (6, 8), "embedding_channels": 16},
+    "pointnet2_ssg": {
+        "levels": (
+            {"num_centers": 12, "radius": 0.7, "num_neighbors": 8, "channels": [6, 8]},
+            {"num_centers": 4, "radius": 1.0, "num_neighbors": 8, "channels": [8]},
+        ),
+        "global_channels": (16,),
+    },
+}
+
+
+def write_classifier(path, name, in_channels=3):
+    model = create_model(name, 4, in_channels, head_channels=(8,), **CLASSIFIERS[name])
+    with torch.no_grad():
+        model(torch.randn(4, 20, in_channels))  # running statistics
+    model.metadata = {"class_names": list("abcd")}
+    save_safetensors(model, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_starts_the_trunk_and_the_checkpoint_needs_it_no_more(name, tmp_path):
+    path = write_classifier(tmp_path / "a.safetensors", name)
+    task: Any = make_task(model=name, options=None, pretrained=path, backend="conv1d")
+    assert "layers of the " + name in task.start.told
+    old = load_pretrained(path, backend="conv1d").state_dict()
+    new = task.model.state_dict()
+    trunk = [key for key in old if not key.startswith("head.")]
+    assert len(trunk) > 10
+    for key in trunk:
+        torch.testing.assert_close(new[key], old[key], rtol=0, atol=0, msg=key)
+    (tmp_path / "a.safetensors").unlink()
+    again: Any = SegmentationTask(**dict(task.hparams))
+    again.load_state_dict(task.state_dict())
+    assert again.start.source is None
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    path = write_classifier(tmp_path / "a.safetensors", "pointnet_vanilla", 6)
+    with pytest.raises(DataError, match="points of 6 channels, and the data gives 3"):
+        make_task(options=None, pretrained=path)
+    path = write_classifier(tmp_path / "a.safetensors", "pointnet_vanilla")
+    with pytest.raises(DataError, match=r"cannot start a pointnet_part: .* is missing"):
+        make_task(options=None, model="pointnet_part", pretrained=path)
+    wider = {"local_channels": [8, 12]}
+    with pytest.raises(DataError, match=r"shape \(8, 8\), is of shape \(12, 8\)"):
+        make_task(options=wider, pretrained=path)
+    task: Any = make_task(options=None, pretrained=path)
+    with pytest.raises(DataError, match="does not know 6 of the classes"):
+        make_trainer().test(task, PartsDataModule(), verbose=False)
+
+
+def test_a_segmenter_starts_one_with_the_head_that_the_classes_need(tmp_path):
+    first: Any = make_task()
+    model = first.model.eval()
+    model.metadata = {"class_names": PART_NAMES, "category_names": ["box", "capsule", "sphere"]}
+    save_safetensors(model, tmp_path / "a.safetensors")
+    weights = str(tmp_path / "a.safetensors")
+    same: Any = make_task(options=None, pretrained=weights).eval()
+    inputs = torch.randn(2, 9, 3), torch.tensor([0, 2])
+    with torch.no_grad():
+        torch.testing.assert_close(same(*inputs), model(*inputs))
+    new: Any = make_task(options=None, class_names=[*PART_NAMES[:5], "other"], pretrained=weights)
+    assert new.start.unknown == ["other"]
+    with pytest.raises(DataError, match=r"are told the categories .*'capsule'.* has .*'x'"):
+        make_task(options=None, pretrained=weights, category_names=["x", "y", "z"])
 
 
 CONFIG = """\
