@@ -14,6 +14,7 @@ from torch import Tensor
 from sharedmlp.cli.arguments import CommandParser
 from sharedmlp.inference import load_trained
 from sharedmlp.models import PointCloudModel, create_model, load_pretrained
+from sharedmlp.models.registry import models_of
 
 
 def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -44,6 +45,12 @@ def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointClo
     load = load_pretrained if path.exists() else load_trained  # which says what it expected
     with exit_on_error(parser):
         model = load(path, search_precision="float32")  # critical points are exact ones
+    if any(known.task != "classification" for known in models_of(model)):
+        parser.error(
+            f"{path} is a network with a class for every point, and this command is about classes "
+            "of whole clouds: give it a classifier; `sharedmlp test --config FILE --ckpt_path "
+            f"{path}` answers, measures and draws the points of a test split"
+        )
     if "class_names" not in model.metadata:
         parser.error(
             f"{path} does not name its classes: set model.metadata['class_names'] before exporting"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedmlp.reports.classification import write_text
@@ -73,7 +74,7 @@ def report_segmentation(
         written["worst clouds"] = folder / "worst_clouds.png"
         written["worst clouds, to turn"] = folder / "worst_clouds.html"
         _draw_clouds(worst, class_names, name_cloud, up_axis, written["worst clouds"])
-        screens = [_make_screen(cloud, class_names, name_cloud(cloud.index)) for cloud in worst]
+        screens = [_make_screen(cloud, class_names, name_cloud(cloud.position)) for cloud in worst]
         write_text(written["worst clouds, to turn"], screens_page(screens, up_axis=up_axis))
     return written
 
@@ -93,7 +94,7 @@ def _draw_clouds(
         wrong = (labels != predictions) & (labels != IGNORED)
         panels += [cloud.points.float().numpy()[:, :3]] * 3
         titles += [
-            f"{name_cloud(cloud.index)}\ntrue",
+            f"{name_cloud(cloud.position)}\ntrue",
             f"predicted, mean IoU {cloud.iou:.0%}",
             f"wrong: {wrong.sum() / max((labels != IGNORED).sum(), 1):.0%} of the points",
         ]
@@ -111,10 +112,11 @@ def _draw_clouds(
     )
 
 
-def _fit(points: np.typing.NDArray[np.float32]) -> np.typing.NDArray[np.float32]:
+def _fit(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return points within the unit sphere around the middle of their box."""
     centered = points - (points.min(0) + points.max(0)) / 2
-    return centered / (np.linalg.norm(centered, axis=1).max() or 1.0)
+    scaled: NDArray[np.float32] = centered / (np.linalg.norm(centered, axis=1).max() or 1.0)
+    return scaled
 
 
 def _make_screen(cloud: LabelledCloud, class_names: Sequence[str], name: str) -> Screen:

@@ -18,14 +18,14 @@ class LabelledCloud(NamedTuple):
     Attributes:
         iou: The mean over the classes that are true or predicted in it of their intersection over
             union.
-        index: Its position in the data.
+        position: Its index in the data.
         points: `(N, C)`.
         labels: `(N,)` int64, -1 for a point without one.
         predictions: `(N,)` int64.
     """
 
     iou: float
-    index: int
+    position: int
     points: Tensor
     labels: Tensor
     predictions: Tensor
@@ -66,7 +66,7 @@ class WorstClouds:
 
     def merge(self, clouds: list[LabelledCloud]) -> None:
         """Add clouds, such as those of other processes, and keep the worst."""
-        by_index = {cloud.index: cloud for cloud in [*self.clouds, *clouds]}
+        by_index = {cloud.position: cloud for cloud in [*self.clouds, *clouds]}
         self.clouds = sorted(by_index.values(), key=lambda cloud: cloud[:2])[:_COUNT]
 
     def _limit(self) -> float:

@@ -26,4 +26,5 @@ def class_colors(num_classes: int) -> NDArray[np.float64]:
     numbers = np.arange(num_classes)
     base = np.array(_PALETTE, dtype=np.float64)[numbers % len(_PALETTE)]
     target, share = np.array(_ROUNDS)[numbers // len(_PALETTE) % len(_ROUNDS)].T[..., None]
-    return (base + share * (target - base)) / 255
+    colors: NDArray[np.float64] = (base + share * (target - base)) / 255
+    return colors

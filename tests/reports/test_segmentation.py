@@ -28,11 +28,11 @@ def test_the_worst_clouds_are_kept_in_order_and_perfect_ones_never():
     predictions[7, :39] = 1  # worse than all
     labels[29] = -1  # nothing to be wrong about
     worst = worst_of(labels, predictions)
-    assert [cloud.index for cloud in worst.clouds] == [7, *range(28, 17, -1)]
+    assert [cloud.position for cloud in worst.clouds] == [7, *range(28, 17, -1)]
     half = WorstClouds(3)
     half.merge(worst.clouds[6:])
     half.merge(worst.clouds[:8])
-    assert [cloud.index for cloud in half.clouds] == [cloud.index for cloud in worst.clouds]
+    assert [cloud.position for cloud in half.clouds] == [cloud.position for cloud in worst.clouds]
     assert worst_of(labels[:1], labels[:1]).clouds == []
 
 

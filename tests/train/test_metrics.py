@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
@@ -5,7 +7,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from sharedmlp.train.metrics import MeanClassAccuracy, MeanLoss, PointScore, ShapeMeanIoU
 from tests.reports.test_iou import PARTS, make_shapes, plain_iou, plain_shape_iou
 
-SCORES = ("overall_accuracy", "mean_class_accuracy", "mean_iou")
+AVERAGES: tuple[Any, ...] = ("instance", "class", "none")
+SCORES: tuple[Any, ...] = ("overall_accuracy", "mean_class_accuracy", "mean_iou")
 
 
 def test_mean_class_accuracy_is_the_macro_average_where_every_class_has_clouds():
@@ -42,9 +45,9 @@ def test_mean_loss_weights_batches_keeps_the_precision_and_shows_nan():
 def parts(predictions, labels, categories):
     """All that is measured of shapes with parts, by metrics fed in two batches."""
     classes = 6
-    metrics = {
+    metrics: dict[str, Any] = {
         **{name: PointScore(classes, name) for name in SCORES},
-        **{name: ShapeMeanIoU(PARTS, name) for name in ("instance", "class", "none")},
+        **{name: ShapeMeanIoU(PARTS, name) for name in AVERAGES},
     }
     for part in (slice(0, 7), slice(7, None)):
         for metric in metrics.values():
@@ -74,7 +77,7 @@ def test_metrics_of_points_are_those_of_the_plain_formulas():
 def test_metrics_of_shapes_are_those_of_the_plain_formulas():
     predictions, labels, categories = make_shapes(20, seed=1)
     values = parts(predictions, labels, categories)
-    by_category = {}
+    by_category: dict[int, list[float]] = {}
     for p, t, category in zip(
         predictions.tolist(), labels.tolist(), categories.tolist(), strict=True
     ):

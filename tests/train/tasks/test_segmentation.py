@@ -174,7 +174,7 @@ def test_its_checkpoint_and_what_is_exported_of_it_is_the_network(parts, tmp_pat
     trainer.fit(task, PartsDataModule(parts))
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     model = load_trained(tmp_path / "a.ckpt")
-    batch = everything(trainer.datamodule.datasets["val"])  # type: ignore[attr-defined]
+    batch = everything(trainer.datamodule.datasets["val"])
     inputs = task.network_inputs(batch)
     task.eval()
     with torch.no_grad():
