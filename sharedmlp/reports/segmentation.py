@@ -74,7 +74,9 @@ def format_iou_table(
         metrics: By name, such as "mean_iou".
     """
     results = summarize_points(confusion, class_names)
-    totals = {name.replace("_", " "): value for name, value in metrics.items()}
+    totals = {
+        name.replace("_", " ").replace("iou", "IoU"): value for name, value in metrics.items()
+    }
     width = max(map(len, [*class_names, *totals, "class"]))
 
     def percent(value: float | None) -> str:

@@ -54,7 +54,7 @@ def test_the_report_has_the_iou_by_class_as_table_and_files_and_draws_the_worst(
     lines = capsys.readouterr().out.splitlines()
     assert "floor                       4    75.00%    50.00%  wall (1)" in lines
     assert next(line for line in lines if line.startswith("chair")).split() == ["chair", *"0--"]
-    assert next(line for line in lines if line.startswith("mean iou")).endswith("53.57%")
+    assert next(line for line in lines if line.startswith("mean IoU")).endswith("53.57%")
     saved = json.loads(written["test metrics"].read_text())
     assert saved["mean_iou"] == 0.5357
     assert saved["instance_mean_iou"] is None
