@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pytorch_lightning.cli import LightningArgumentParser
 
 from sharedmlp.cli.starting_weights import merge_weights
 from sharedmlp.cli.typed_arguments import TypedModelArguments
@@ -13,6 +16,31 @@ from sharedmlp.train.lightning_internals import ExtensibleCLI, read_hyperparamet
 DEFAULT_CLASS_PATH = "sharedmlp.train.ClassificationTask"
 # Properties of the data module that are arguments of a task.
 FROM_DATA = ("class_names", "in_channels")
+# Likewise, of data whose shapes have categories: the argument, and what the property may be called.
+_CATEGORIES = {
+    "category_names": ("category_names", "categories"),
+    "parts_of_category": ("parts_of_category",),
+}
+
+
+def link_categories(parser: LightningArgumentParser) -> None:
+    """Take the categories of shapes from the data, for tasks that take them and data that has them.
+
+    Args:
+        parser: That of a command.
+    """
+    for name, properties in _CATEGORIES.items():
+        parser.link_arguments(
+            "data",
+            f"model.init_args.{name}",
+            partial(_read_property, properties),
+            apply_on="instantiate",
+        )
+
+
+def _read_property(names: Sequence[str], data: object) -> Any:
+    """Return the first of these properties that the data has; None if it has none of them."""
+    return next((getattr(data, name) for name in names if hasattr(data, name)), None)
 
 
 def merge_checkpoint(cli: ExtensibleCLI, typed: TypedModelArguments) -> None:
@@ -50,7 +78,7 @@ def merge_checkpoint(cli: ExtensibleCLI, typed: TypedModelArguments) -> None:
         )
     typed_values = {key: config[key] for key in typed.keys if key in config}
     # Without what the data says, which a task does not need to take.
-    arguments = {k: v for k, v in values.items() if k not in FROM_DATA}
+    arguments = {k: v for k, v in values.items() if k not in (*FROM_DATA, *_CATEGORIES)}
     _check_class_path(cli, ckpt_path, config.model.get("init_args", {}), arguments)
     model = {"class_path": class_path, "init_args": arguments}
     cli.config = cli.parser.parse_object({subcommand: {"model": model}}, cli.config)

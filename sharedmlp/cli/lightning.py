@@ -16,6 +16,7 @@ from torch import distributed
 from sharedmlp.cli.checkpoint_arguments import (
     DEFAULT_CLASS_PATH,
     FROM_DATA,
+    link_categories,
     merge_checkpoint,
 )
 from sharedmlp.cli.constructor_errors import constructor_errors, lightning_errors
@@ -112,6 +113,7 @@ class SharedMLPCLI(SwitchableCLI):
         # Only for the tasks that take them.
         for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        link_categories(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and remember which arguments of the model were typed."""

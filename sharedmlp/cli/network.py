@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sharedmlp.cli.arguments import CommandParser
 from sharedmlp.models import PointCloudModel, create_model, load_pretrained
+from sharedmlp.models.registry import models_of
 
 
 def make_file_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -43,6 +44,12 @@ def load_network(parser: argparse.ArgumentParser, path: Path | None) -> PointClo
     with exit_on_error(parser):
         # Critical points are exact ones.
         model = load_pretrained(str(path), search_precision="float32")
+    if any(known.task != "classification" for known in models_of(model)):
+        parser.error(
+            f"{path} is a network with a class for every point, and this command is about classes "
+            "of whole clouds: give it a classifier; `sharedmlp test --config FILE --ckpt_path "
+            f"{path}` answers, measures and draws the points of a test split"
+        )
     if "class_names" not in model.metadata:
         parser.error(
             f"{path} does not name its classes: set model.metadata['class_names'] before exporting"

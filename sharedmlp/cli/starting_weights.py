@@ -55,6 +55,13 @@ def merge_weights(cli: ExtensibleCLI, typed: TypedModelArguments, subcommand: st
                 f"`{subcommand}` needs --ckpt_path FILE, such as "
                 "runs/quickstart/version_0/checkpoints/best.ckpt"
             )
+        is_segmentation = config.model.class_path.rpartition(".")[2] == "SegmentationTask"
+        if not arguments["pretrained"] and is_segmentation:
+            cli.parser.error(
+                f"`{subcommand}` needs --ckpt_path FILE of a segmentation, such as "
+                "runs/parts/version_0/checkpoints/best.ckpt: the network of this package is a "
+                "classifier"
+            )
         if not arguments["pretrained"]:
             arguments["pretrained"] = _SHIPPED
             print(

@@ -25,9 +25,10 @@ _PREFIX = "model."
 def load_trained(path: str | Path, **options: Any) -> PointCloudModel:
     """Make the network of a checkpoint that `sharedmlp fit` wrote, in evaluation mode.
 
-    Its `metadata` has `class_names` and, as far as the checkpoint knows them, `num_points`,
-    `up_axis`, `center` and `scale` of the clouds, what the network was `trained_on`, the
-    `temperature` of its probabilities, and its `validation`.
+    It is a classifier or a segmenter, as it was trained. Its `metadata` has `class_names`, of a
+    segmenter of shapes also `category_names` and `parts_of_category`, and, as far as the checkpoint
+    knows them, `num_points`, `up_axis`, `center` and `scale` of the clouds, what the network was
+    `trained_on`, the `temperature` of its probabilities, and its `validation`.
 
     Args:
         path: The checkpoint.
@@ -44,8 +45,14 @@ def load_trained(path: str | Path, **options: Any) -> PointCloudModel:
     saved: dict[str, Any] = checkpoint["hyper_parameters"]
     class_names = list(saved["class_names"])
     network = {name: saved[name] for name in _NETWORK_OPTIONS if name in saved}
+    if network.get("dropout", 0.0) is None:  # that of the network's paper
+        del network["dropout"]
     network["fused"] = saved.get("fused", True)
     network |= saved.get("options") or {}
+    # What the task knows besides its arguments; of a classification that is nothing.
+    described: dict[str, Any] = dict(checkpoint.get("network", {}))
+    task = described.pop("task", "classification")
+    network |= described
     name = options.pop("model", None)
     if name is not None and "." in name:  # of one's own, which may take fewer options
         known = option_names(import_network(name))
@@ -61,7 +68,7 @@ def load_trained(path: str | Path, **options: Any) -> PointCloudModel:
                 f"{path} names a network by its class path, {name}, and a file does not decide "
                 f"which modules are imported: give model={name!r} (--model.model {name})"
             )
-    model = create_model(name, len(class_names), **network)
+    model = create_model(name, len(class_names), task=task, **network)
     state = {
         key.removeprefix(_PREFIX): value
         for key, value in checkpoint["state_dict"].items()

@@ -19,6 +19,9 @@ from sharedmlp.models.third_party.pointnet import network_of
 # What a network says of its validation, and the largest value of each.
 _VALIDATION = {"clouds": math.inf, "accuracy": 1.0, "confidence": 1.0}
 
+# What the arguments of a task say of the data it was trained on.
+_OF_THE_DATA = ("class_names", "category_names", "parts_of_category")
+
 
 def describe_model(model: PointCloudModel) -> dict[str, str]:
     """Return the name and the task to write beside a network's options.
@@ -105,16 +108,16 @@ def trained_metadata(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of the network in a checkpoint of a training.
 
     Args:
-        checkpoint: As `sharedmlp fit` writes it: `class_names` among the `hyper_parameters`, what
-            clouds have to be like under `preprocessing`, and what is known of the training and its
-            validation under `metadata`. Older ones have less.
+        checkpoint: As `sharedmlp fit` writes it: `class_names` and the categories of shapes among
+            the `hyper_parameters`, what clouds have to be like under `preprocessing`, and what is
+            known of the training and its validation under `metadata`. Older ones have less.
 
     Raises:
         ValueError: As `read_metadata`.
     """
-    names = checkpoint.get("hyper_parameters", {}).get("class_names")
+    arguments = checkpoint.get("hyper_parameters", {})
     return {
-        **({} if names is None else {"class_names": list(names)}),
+        **{name: list(arguments[name]) for name in _OF_THE_DATA if arguments.get(name)},
         **read_metadata(checkpoint.get("preprocessing", {})),
         **read_metadata(checkpoint.get("metadata", {})),
     }

@@ -9,6 +9,7 @@ from sharedmlp.train.datamodules.meshes import HDF5DataModule, MeshTreeDataModul
 from sharedmlp.train.datamodules.modelnet40_normals import ModelNet40NormalsDataModule
 from sharedmlp.train.tasks.base import BaseTask
 from sharedmlp.train.tasks.classification import ClassificationTask
+from sharedmlp.train.tasks.segmentation import SegmentationTask
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -21,6 +22,7 @@ __all__ = [
     "MeshTreeDataModule",
     "ModelNet40NormalsDataModule",
     "PointCloudDataModule",
+    "SegmentationTask",
     "ShapesDataModule",
     "StopOnSignal",
 ]

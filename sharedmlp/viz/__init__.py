@@ -1,5 +1,6 @@
 """Pictures. Nothing else imports matplotlib, and no display is needed."""
 
+from sharedmlp.viz.class_colors import UNLABELLED, class_colors
 from sharedmlp.viz.clouds import plot_clouds
 from sharedmlp.viz.critical import (
     CriticalPoints,
@@ -22,6 +23,7 @@ from sharedmlp.viz.screens import ColoredCloud, Coloring, Outline, Screen
 from sharedmlp.viz.views import View, find_views
 
 __all__ = [
+    "UNLABELLED",
     "ColoredCloud",
     "Coloring",
     "CriticalPoints",
@@ -29,6 +31,7 @@ __all__ = [
     "Outline",
     "Screen",
     "View",
+    "class_colors",
     "clouds_page",
     "find_critical_points",
     "find_critical_sets",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from sharedmlp.data import turn_up_axis
-from sharedmlp.viz.labels import label_style
+from sharedmlp.viz.labels import axis_names, label_style, text_width
 
 _SIDE = 2.4  # of a panel, in inches
 
@@ -20,6 +21,8 @@ def plot_clouds(
     titles: Sequence[str],
     *,
     values: Sequence[ArrayLike | None] | None = None,
+    colors: Sequence[ArrayLike] | None = None,
+    legend: Mapping[str, ArrayLike] | None = None,
     marked: Sequence[int | None] | None = None,
     columns: int = 4,
     up_axis: str = "z",
@@ -31,6 +34,8 @@ def plot_clouds(
         titles: What stands above each of them.
         values: `(N,)` each, what the points are colored by, from the lowest, dark, to the highest,
             bright; NaN is gray. None colors by height.
+        colors: `(N, 3)` each, RGB from 0 to 1, in place of `values`.
+        legend: The names of colors, which stand beside the clouds.
         marked: Of each cloud, the row of a point to draw large and red; None marks none.
         columns: Panels in a row.
         up_axis: The axis of the clouds that points up: `"x"`, `"y"` or `"z"`.
@@ -40,10 +45,10 @@ def plot_clouds(
             argument is not one of the above.
     """
     panels = _make_panels(clouds, titles, up_axis)
-    colors = check_values(panels, values)
+    shades = check_values(panels, values)
     rows = -(-len(panels) // columns)
     header = 0.1 + 0.17 * max(title.count("\n") + 1 for title in titles)
-    width, height = _SIDE * columns, (_SIDE + header) * rows
+    width, height = _SIDE * columns + _legend_width(legend), (_SIDE + header) * rows
     figure = Figure(figsize=(width, height))
     label = label_style(titles)
     for number, (points, title) in enumerate(zip(panels, titles, strict=True)):
@@ -55,12 +60,15 @@ def plot_clouds(
         x, y, z = points.T
         # Fewer points are drawn larger: a few hundred are as good to see as ten thousand.
         size = float(np.clip(4000 / max(len(points), 1), 2.5, 8))
-        value = colors[number]
+        value = shades[number]
         known = np.isfinite(value)
         style = {"s": size, "linewidths": 0, "depthshade": True}
-        axes.scatter(x[known], y[known], z[known], c=value[known], cmap="viridis", **style)
-        if not known.all():
-            axes.scatter(x[~known], y[~known], z[~known], c="lightgray", **style)
+        if colors is not None:
+            axes.scatter(x, y, z, c=np.asarray(colors[number]), **style)
+        else:
+            axes.scatter(x[known], y[known], z[known], c=value[known], cmap="viridis", **style)
+            if not known.all():
+                axes.scatter(x[~known], y[~known], z[~known], c="lightgray", **style)
         mark = marked[number] if marked else None
         if mark is not None:
             axes.scatter(x[mark], y[mark], z[mark], c="red", s=8 * size, depthshade=False)
@@ -70,7 +78,26 @@ def plot_clouds(
         axes.set_axis_off()
         center, top = left + place[2] / 2, bottom + place[3]
         figure.text(center, top, title, fontsize=9, ha="center", va="bottom", **label)
+    if legend:
+        _draw_legend(figure, legend)
     return figure
+
+
+def _legend_width(legend: Mapping[str, ArrayLike] | None) -> float:
+    """Return the width of a legend in inches."""
+    return 0.5 + 0.085 * max(map(text_width, axis_names(list(legend)))) if legend else 0.0
+
+
+def _draw_legend(figure: Figure, legend: Mapping[str, ArrayLike]) -> None:
+    """Draw the names of colors on the right."""
+    handles = [
+        Line2D([], [], color=tuple(np.asarray(color)), marker="o", linestyle="")
+        for color in legend.values()
+    ]
+    names = axis_names(list(legend))
+    drawn = figure.legend(handles, names, loc="upper right", fontsize=9, frameon=False)
+    for text in drawn.get_texts():
+        text.set(**label_style(names))
 
 
 def check_clouds(clouds: Sequence[ArrayLike], titles: Sequence[str]) -> list[NDArray[np.float64]]:

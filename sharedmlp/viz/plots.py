@@ -20,7 +20,9 @@ _DPI = 150
 _FEW_CLASSES = 16  # up to which the cells of a confusion matrix are large
 
 
-def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
+def plot_confusion(
+    confusion: ArrayLike, class_names: Sequence[str], *, unit: str = "clouds"
+) -> Figure:
     """Draw a confusion matrix, colored by the share of each true class.
 
     A cell holds that share in percent and the number of clouds, and nothing without any.
@@ -29,6 +31,7 @@ def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
         confusion: `(num_classes, num_classes)` counts, a row a true class, a column a predicted
             one.
         class_names: Names of the classes, in the order of the rows.
+        unit: What is counted, such as points.
 
     Raises:
         ValueError: If the matrix is not square with one row a name.
@@ -49,7 +52,7 @@ def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
     names = axis_names(class_names)
     style = label_style(names)
     # By hand, in inches: the layout engines take seconds for a matrix of 40 classes.
-    rows = [f"{name} ({total})" for name, total in zip(names, totals, strict=True)]
+    rows = [f"{name} ({_short_count(total)})" for name, total in zip(names, totals, strict=True)]
     left, bottom = (0.5 + 0.085 * max(map(text_width, texts)) for texts in (rows, names))
     width, height = max(left + side + 0.3, 5.0), bottom + side + 0.8
     figure = Figure(figsize=(width, height))
@@ -60,14 +63,14 @@ def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
     axes.set_xticks(range(num_classes), names, rotation=90, fontsize=label_size, **style)
     axes.set_yticks(range(num_classes), rows, fontsize=label_size, **style)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true (clouds)")
-    figure.suptitle(_confusion_title(counts), y=1 - 0.25 / height, va="center", fontsize=11)
+    axes.set_ylabel(f"true ({unit})")
+    figure.suptitle(_confusion_title(counts, unit), y=1 - 0.25 / height, va="center", fontsize=11)
     for row, column in np.argwhere(counts > 0):
         share = shares[row, column]
         axes.text(
             column,
             row,
-            f"{_percent(share)}\n({counts[row, column]})",
+            f"{_percent(share)}\n({_short_count(counts[row, column])})",
             ha="center",
             va="center",
             fontsize=size,
@@ -76,16 +79,24 @@ def plot_confusion(confusion: ArrayLike, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def _confusion_title(counts: NDArray[Any]) -> str:
+def _confusion_title(counts: NDArray[Any], unit: str) -> str:
     total, totals = counts.sum(), counts.sum(axis=1)
     if not total:
-        return "confusion matrix of no clouds"
+        return f"confusion matrix of no {unit}"
     known = totals > 0
     mean_class = (counts.diagonal()[known] / totals[known]).mean()
     return (
-        f"confusion matrix of {total} clouds\noverall accuracy {counts.trace() / total:.1%}, "
+        f"confusion matrix of {total} {unit}\noverall accuracy {counts.trace() / total:.1%}, "
         f"mean class accuracy {mean_class:.1%}"
     )
+
+
+def _short_count(count: int) -> str:
+    """Return a count of at most five digits, or in thousands or millions."""
+    for limit, divisor, suffix in ((10**5, 1, ""), (10**8, 10**3, "k")):
+        if count < limit:
+            return f"{count // divisor}{suffix}"
+    return f"{count // 10**6}M"
 
 
 def _percent(share: float) -> str:

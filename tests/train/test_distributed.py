@@ -25,6 +25,7 @@ from sharedmlp.train import ClassificationTask
 from sharedmlp.train.schedules import set_norm_momentum
 from tests.environment import own_environment
 from tests.processes import run_processes
+from tests.train import tiny_parts
 from tests.train.tiny import ArrayDataModule, make_task, make_trainer, write_tree
 
 GLOBAL_BATCH = 12
@@ -152,6 +153,14 @@ def evaluate(world_size, stage, count):
     }
 
 
+def evaluate_parts(world_size):
+    """A test of the parts of shapes; the last batches of two processes are uneven."""
+    torch.manual_seed(0)
+    task = tiny_parts.make_task()
+    data = tiny_parts.PartsDataModule(test=(4, 3, 2), batch_size=2)
+    return run(world_size, task, data, "test")[1]
+
+
 def augment(world_size):
     """Turned about z alone, of all points of the pool."""
     data = ArrayDataModule(pool_size=16, jitter=0.0)
@@ -184,6 +193,7 @@ def work_of_two(rank, folder):
         "full": train(2, make_fewer_channels()),
         "step": step_unsynchronised(2),
         "evaluations": {n: [evaluate(2, s, n) for s in ("validate", "test")] for n in UNEVEN},
+        "parts": evaluate_parts(2),
         "augmented": augment(2),
         "cli": train_from_command_line(rank, folder),
     }
@@ -298,6 +308,15 @@ def test_every_cloud_counts_once(two, count):
             assert whole["confusion"].sum() == count
             mistakes = whole["confusion"].sum() - whole["confusion"].trace()
             assert len(results[0]["mistakes"]) == mistakes
+
+
+def test_every_point_and_every_shape_counts_once(two):
+    whole = evaluate_parts(1)
+    assert "test/class_mean_iou" in whole
+    for result in two[1]:
+        assert result["parts"].keys() == whole.keys()
+        for name, value in result["parts"].items():
+            torch.testing.assert_close(value, whole[name], rtol=0, atol=1e-6, msg=name)
 
 
 def test_each_process_augments_in_its_own_way_and_validates_alike(two):

@@ -15,6 +15,9 @@ _ABBREVIATIONS = {
     "loss": ("loss", ".3f"),
     "overall_accuracy": ("OA", ".1%"),
     "mean_class_accuracy": ("mAcc", ".1%"),
+    "mean_iou": ("mIoU", ".1%"),
+    "instance_mean_iou": ("instance mIoU", ".1%"),
+    "class_mean_iou": ("class mIoU", ".1%"),
 }
 # Of training, on augmented clouds by a network that changes meanwhile, the rest says little.
 _TRAIN_METRICS = ("loss", "overall_accuracy")

@@ -62,9 +62,9 @@ class BaseTask(pl.LightningModule):
 
     A task overrides `configure_models`, `configure_losses` and `configure_metrics`, which
     `__init__` calls once and which read the arguments of the task from `self.hparams`: those that
-    its own `__init__` takes, by name or passed on as `**options`. A step feeds the loss and the
-    metrics of its stage with the network's logits and the labels of the batch; a task with other
-    steps overrides them too.
+    its own `__init__` takes, by name or passed on as `**options`. A step feeds the network with
+    `network_inputs`, the loss of its stage with the logits and the labels of the batch, and the
+    metrics with `metric_inputs`; a task with other steps overrides them too.
 
     Logs `{train,val,test}/loss` and `{train,val,test}/NAME` for each metric, over whole epochs and
     all processes, never averaged over batches or processes.
@@ -156,7 +156,7 @@ class BaseTask(pl.LightningModule):
         raise NotImplementedError(f"{type(self).__name__} has no configure_losses")
 
     def configure_metrics(self, stage: Stage) -> dict[str, Metric]:
-        """Return the further metrics of a stage by name, each updated with (logits, labels)."""
+        """Return the further metrics of a stage by name, each updated with `metric_inputs`."""
         return {}
 
     def make_optimizer(self) -> Optimizer:
@@ -189,9 +189,21 @@ class BaseTask(pl.LightningModule):
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._factor), "interval": "step"},
         }
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return the logits of points (B, N, in_channels)."""
-        return self.model(points)  # type: ignore[no-any-return]
+    def network_inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """Return what the network is called with: the points (B, N, in_channels) of a batch."""
+        return (batch["points"],)
+
+    def metric_inputs(self, logits: Tensor, batch: Batch) -> tuple[Any, ...]:
+        """Return what the metrics are updated with: the logits and labels of a batch."""
+        return logits, batch["label"]
+
+    def loss_count(self, stage: Stage, labels: Tensor) -> int | Tensor:
+        """Return how many items the loss of a batch is the mean of."""
+        return len(labels)
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Return the logits of what `network_inputs` returns."""
+        return self.model(*inputs)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch.
@@ -199,40 +211,44 @@ class BaseTask(pl.LightningModule):
         Raises:
             FloatingPointError: If it is NaN or infinite.
         """
+        inputs = self.network_inputs(batch)
         if self._frozen == "backbone":
-            logits, extra = frozen_forward(self.model, batch["points"]), None
+            logits, extra = frozen_forward(self.model, *inputs), None
         else:
-            output = self.model.forward_detailed(batch["points"])
+            output = self.model.forward_detailed(*inputs)
             logits, extra = output.logits, self.model.extra_loss(output)
         loss: Tensor = self.losses["train/loss"](logits, batch["label"])
         if extra is not None:
             loss = loss + self.penalty_weight * extra
         check_finite_loss(loss, batch["points"], batch["index"], self.current_epoch, batch_idx)
-        self.log_metrics("train", loss, logits.detach(), batch["label"])
+        self.log_metrics("train", loss, logits.detach(), batch)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the validation metrics."""
-        self.log_evaluation("val", self(batch["points"]), batch["label"])
+        self.log_evaluation("val", self(*self.network_inputs(batch)), batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the test metrics."""
-        self.log_evaluation("test", self(batch["points"]), batch["label"])
+        self.log_evaluation("test", self(*self.network_inputs(batch)), batch)
 
-    def log_evaluation(self, stage: Stage, logits: Tensor, labels: Tensor) -> None:
+    def log_evaluation(self, stage: Stage, logits: Tensor, batch: Batch) -> None:
         """Add a batch without augmentation to the metrics of the epoch."""
-        self.log_metrics(stage, self.losses[f"{stage}/loss"](logits, labels), logits, labels)
+        loss = self.losses[f"{stage}/loss"](logits, batch["label"])
+        self.log_metrics(stage, loss, logits, batch)
 
-    def log_metrics(self, stage: Stage, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def log_metrics(self, stage: Stage, loss: Tensor, logits: Tensor, batch: Batch) -> None:
         """Add a batch to the metrics of the epoch."""
+        labels = batch["label"]
+        inputs = self.metric_inputs(logits, batch)
         for key, metric in self.metrics.items():
             if not key.startswith(f"{stage}/"):
                 continue
             assert isinstance(metric, Metric)
             if isinstance(metric, MeanLoss):
-                metric.update(loss, len(labels))
+                metric.update(loss, self.loss_count(stage, labels))
             else:
-                metric.update(logits, labels)
+                metric.update(*inputs)
             self.log(key, metric, on_step=False, on_epoch=True, batch_size=len(labels))
 
     def report_test(self, folder: Path | None, ckpt_path: str | None) -> dict[str, Path]:

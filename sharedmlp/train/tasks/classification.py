@@ -166,8 +166,8 @@ class ClassificationTask(BaseTask):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the validation metrics, and what the temperature is fitted to."""
-        logits = self(batch["points"])
-        self.log_evaluation("val", logits, batch["label"])
+        logits = self(*self.network_inputs(batch))
+        self.log_evaluation("val", logits, batch)
         self.calibration.update(logits, batch["label"])
 
     def on_validation_epoch_end(self) -> None:
@@ -203,7 +203,7 @@ class ClassificationTask(BaseTask):
         clouds = [batch["points"], *batch.get("copies", [])]
         votes = torch.stack([self(points).log_softmax(dim=1) for points in clouds])
         logits = votes.logsumexp(0) - math.log(len(clouds))
-        self.log_evaluation("test", logits, batch["label"])
+        self.log_evaluation("test", logits, batch)
         self.test_confusion.update(logits, batch["label"])
         probabilities = calibrated_probabilities(logits, getattr(self.model, "metadata", {}))
         probability, prediction = probabilities.max(dim=1)

@@ -42,12 +42,12 @@ def keep_backbone_statistics(model: nn.Module) -> None:
             module.training = False
 
 
-def frozen_forward(model: Any, points: Tensor) -> Tensor:
-    """Return the logits of points (B, N, in_channels) of a network with a frozen backbone.
+def frozen_forward(model: Any, *inputs: Any) -> Tensor:
+    """Return the logits of a network with a frozen backbone for the arguments of its `forward`.
 
     Without gradients, its layers run folded as in an evaluation. What the network adds to the loss
     is not computed: it could not change anything.
     """
     with torch.no_grad():
-        features = model.forward_features(points)
+        features = model.forward_features(*inputs)
     return model.forward_head(features)  # type: ignore[no-any-return]

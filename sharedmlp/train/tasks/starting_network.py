@@ -104,26 +104,40 @@ def make_network(hparams: Mapping[str, Any]) -> StartingNetwork:
         DataError: If the weights are of another network, or take points of other channels.
         ValueError: If there is no such network, option or weights.
     """
+    name, options = hparams["model"], network_options(hparams)
+    names = list(hparams["class_names"])
+    if hparams["pretrained"] is None:
+        model = create_model(name, len(names), hparams["in_channels"], **options)
+        return StartingNetwork(model)
+    return start_from_weights(hparams["pretrained"], name, names, hparams["in_channels"], options)
+
+
+def network_options(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the network of a task, but for those that the data decides.
+
+    Args:
+        hparams: The arguments of the task. A dropout of None leaves the network its own.
+
+    Raises:
+        DataError: If the further options have one that is the task's or the data's.
+        ValueError: If a network of one's own does not take an option.
+    """
     name, options = hparams["model"], dict(hparams["options"] or {})
     for option in options:
-        if option in hparams or option == "num_classes":
+        if option in hparams or option in ("num_classes", "num_categories"):
             raise DataError(
                 f"{option} is no further option of a network: give it as --model.{option}"
                 if option in _SHARED
                 else f"{option} is the data's, and no option of a network: leave it out"
             )
-    shared = {key: hparams[key] for key in _SHARED}
+    shared = {key: hparams[key] for key in _SHARED if hparams[key] is not None}
     # A task must not fail for a layer that cannot be fused.
     shared["fused"] = "auto" if shared["fused"] else False
     if "." in name:
         options |= _accepted(name, shared)
     else:
         options |= shared
-    names = list(hparams["class_names"])
-    if hparams["pretrained"] is None:
-        model = create_model(name, len(names), hparams["in_channels"], **options)
-        return StartingNetwork(model)
-    return _start_from(hparams["pretrained"], name, names, hparams["in_channels"], options)
+    return options
 
 
 def _accepted(name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,14 +152,26 @@ def _accepted(name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in shared.items() if key in known}
 
 
-def _start_from(
+def start_from_weights(
     source: str,
     name: str,
     class_names: Sequence[str],
     in_channels: int,
     options: dict[str, Any],
 ) -> StartingNetwork:
-    """Make a network with weights, and with the head that the classes of the data need."""
+    """Make a network with weights, and with the head that the classes of the data need.
+
+    Args:
+        source: The weights, as `load_pretrained` takes them.
+        name: The name of the network that is asked for.
+        class_names: The names of the classes of the data.
+        in_channels: The channels of a point of the data.
+        options: Arguments of the network that replace the saved ones.
+
+    Raises:
+        DataError: If the weights are of another network, or take points of other channels.
+        ValueError: If there are no such weights or options.
+    """
     model = load_pretrained(source, name=name, **options)
     if network_name(model) != name:
         raise DataError(
@@ -160,7 +186,7 @@ def _start_from(
     architecture = {
         key: value
         for key, value in plain_value(model.architecture).items()
-        if key not in (*_SHARED, "num_classes", "in_channels")
+        if key not in (*_SHARED, "num_classes", "in_channels", "num_categories")
     }
     told = f"a {name}, "
     known: list[str] = model.metadata.get("class_names", [])

@@ -50,9 +50,9 @@ def test_training_metrics_are_those_of_the_whole_epoch(monkeypatch):
     seen = []
     step = ClassificationTask.log_metrics
 
-    def record(self, stage, loss, logits, labels):
-        seen.append((stage, loss.detach(), logits, labels))
-        step(self, stage, loss, logits, labels)
+    def record(self, stage, loss, logits, batch):
+        seen.append((stage, loss.detach(), logits, batch["label"]))
+        step(self, stage, loss, logits, batch)
 
     monkeypatch.setattr(ClassificationTask, "log_metrics", record)
     data = ArrayDataModule(train=(5, 6, 6), val_fraction=0.2, batch_size=4)

@@ -42,7 +42,7 @@ def test_copies_have_other_points_where_there_are_more():
 def test_the_answer_is_the_mean_of_the_probabilities(monkeypatch):
     task, clouds, _ = run(24, votes=3)
     logits = []
-    monkeypatch.setattr(task, "log_evaluation", lambda stage, values, labels: logits.append(values))
+    monkeypatch.setattr(task, "log_evaluation", lambda stage, values, batch: logits.append(values))
     batch = {"points": clouds[0], "copies": clouds[1:], "label": torch.zeros(4).long()}
     with torch.inference_mode():  # as the test before it, which made the metrics
         task.test_step({**batch, "index": torch.arange(4)}, 0)
