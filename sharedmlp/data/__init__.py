@@ -1,5 +1,6 @@
 """From meshes or HDF5 files to batches of points."""
 
+from sharedmlp.data.color_transforms import RandomColorDrop, RandomColorJitter
 from sharedmlp.data.dataset import PointCloudDataset, identity_collate
 from sharedmlp.data.download import DownloadError
 from sharedmlp.data.errors import DataError, MissingDataError
@@ -8,6 +9,7 @@ from sharedmlp.data.hdf5 import is_hdf5_set, read_hdf5, read_hdf5_class_names
 from sharedmlp.data.io.base import MeshReadError, PointCloud
 from sharedmlp.data.io.cloud import (
     FEATURE_CHANNELS,
+    POINT_CHANNELS,
     find_cloud_files,
     load_cloud,
     read_cloud,
@@ -26,7 +28,7 @@ from sharedmlp.data.preprocessing import file_up_axis, match_preprocessing
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
 from sharedmlp.data.splits import stratified_split
-from sharedmlp.data.store import PointCloudStore
+from sharedmlp.data.store import IGNORED_LABEL, PointCloudStore
 from sharedmlp.data.transforms import (
     Compose,
     RandomFlip,
@@ -40,7 +42,9 @@ from sharedmlp.data.transforms import (
 
 __all__ = [
     "FEATURE_CHANNELS",
+    "IGNORED_LABEL",
     "MODELNETS",
+    "POINT_CHANNELS",
     "SHAPE_CLASSES",
     "SPLITS",
     "TERMS",
@@ -54,6 +58,8 @@ __all__ = [
     "PointCloud",
     "PointCloudDataset",
     "PointCloudStore",
+    "RandomColorDrop",
+    "RandomColorJitter",
     "RandomFlip",
     "RandomJitter",
     "RandomPointDropout",

@@ -23,6 +23,9 @@ from sharedmlp.data.sampling import draw_surface
 FEATURE_CHANNELS = {"normals": 3, "colors": 3, "intensity": 1}
 """What `read_cloud` gives beside the coordinates, and how many channels it takes."""
 
+POINT_CHANNELS = {**FEATURE_CHANNELS, "position": 3}
+"""The same, and the position of a point within the scene that its block was cut from."""
+
 _AXES = ("x", "y", "z")
 
 
@@ -229,5 +232,16 @@ def vector_columns(channels: int, features: Sequence[str]) -> list[int]:
     for name in features:
         if name == "normals" and channels >= start + 3:
             starts.append(start)
-        start += FEATURE_CHANNELS[name]
+        start += POINT_CHANNELS[name]
     return starts
+
+
+def feature_columns(name: str, features: Sequence[str]) -> slice:
+    """Return which columns of points a feature takes.
+
+    Args:
+        name: The feature, one of `features`.
+        features: What the columns after the coordinates are, of `POINT_CHANNELS`.
+    """
+    start = 3 + sum(POINT_CHANNELS[before] for before in features[: features.index(name)])
+    return slice(start, start + POINT_CHANNELS[name])
