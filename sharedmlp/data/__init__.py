@@ -24,10 +24,17 @@ from sharedmlp.data.modelnet40_normals import (
     prepare_modelnet40_normals,
     read_modelnet40_normals_class_names,
 )
+from sharedmlp.data.part_classes import PartClasses
+from sharedmlp.data.part_meshes import (
+    find_part_meshes,
+    generated_part_classes,
+    prepare_part_meshes,
+    read_part_classes,
+)
 from sharedmlp.data.preprocessing import file_up_axis, match_preprocessing
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
-from sharedmlp.data.splits import stratified_split
+from sharedmlp.data.splits import grouped_split, stratified_split
 from sharedmlp.data.store import IGNORED_LABEL, PointCloudStore
 from sharedmlp.data.transforms import (
     Compose,
@@ -55,6 +62,7 @@ __all__ = [
     "MeshReadError",
     "MeshTreeError",
     "MissingDataError",
+    "PartClasses",
     "PointCloud",
     "PointCloudDataset",
     "PointCloudStore",
@@ -72,6 +80,9 @@ __all__ = [
     "file_up_axis",
     "find_class_names",
     "find_cloud_files",
+    "find_part_meshes",
+    "generated_part_classes",
+    "grouped_split",
     "identity_collate",
     "is_hdf5_set",
     "is_modelnet40_normals",
@@ -80,11 +91,13 @@ __all__ = [
     "normalize_points",
     "prepare_mesh_tree",
     "prepare_modelnet40_normals",
+    "prepare_part_meshes",
     "read_cloud",
     "read_hdf5",
     "read_hdf5_class_names",
     "read_mesh",
     "read_modelnet40_normals_class_names",
+    "read_part_classes",
     "recognize_layout",
     "rotate_about_up",
     "sample_points",

@@ -130,7 +130,7 @@ def test_no_meshes_is_an_error(tmp_path):
 def test_every_draw_of_a_class_is_a_mesh(name, tmp_path):
     for number in range(15):
         path = tmp_path / f"{number}.off"
-        shapes._make_shape(name, 0, f"draw {number}").export(path, digits=6)
+        shapes._make_shape(name, 0, f"draw {number}")[0].export(path, digits=6)
         try:
             mesh = read_mesh(path)
         except MeshReadError as error:
