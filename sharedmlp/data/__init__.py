@@ -16,6 +16,13 @@ from sharedmlp.data.io.cloud import (
     turn_up_axis,
 )
 from sharedmlp.data.io.mesh import read_mesh
+from sharedmlp.data.labelled_clouds import (
+    LabelledCloudOptions,
+    find_labelled_clouds,
+    load_labelled_cloud,
+    prepare_labelled_clouds,
+    read_point_class_names,
+)
 from sharedmlp.data.layouts import Layout, check_classes, recognize_layout, summarize_left_out
 from sharedmlp.data.mesh_tree import MeshTreeError, find_class_names, prepare_mesh_tree
 from sharedmlp.data.modelnet import MODELNETS, TERMS, fetch_modelnet
@@ -58,6 +65,7 @@ __all__ = [
     "Compose",
     "DataError",
     "DownloadError",
+    "LabelledCloudOptions",
     "Layout",
     "MeshReadError",
     "MeshTreeError",
@@ -80,6 +88,7 @@ __all__ = [
     "file_up_axis",
     "find_class_names",
     "find_cloud_files",
+    "find_labelled_clouds",
     "find_part_meshes",
     "generated_part_classes",
     "grouped_split",
@@ -87,8 +96,10 @@ __all__ = [
     "is_hdf5_set",
     "is_modelnet40_normals",
     "load_cloud",
+    "load_labelled_cloud",
     "match_preprocessing",
     "normalize_points",
+    "prepare_labelled_clouds",
     "prepare_mesh_tree",
     "prepare_modelnet40_normals",
     "prepare_part_meshes",
@@ -98,6 +109,7 @@ __all__ = [
     "read_mesh",
     "read_modelnet40_normals_class_names",
     "read_part_classes",
+    "read_point_class_names",
     "recognize_layout",
     "rotate_about_up",
     "sample_points",

@@ -116,7 +116,7 @@ def read_cloud(
         return draw_surface(make_mesh(path, arrays), num_points, seed=rng, normals=bool(features))
     cloud = _check_cloud(path, arrays, columns)
     points = np.concatenate(
-        [cloud.points, *(_take_feature(path, cloud, name) for name in features)], axis=1
+        [cloud.points, *(take_feature(path, cloud, name) for name in features)], axis=1
     )
     if num_points < len(points):
         # In the order of the file, as the subsets of a data set are.
@@ -174,7 +174,7 @@ def _check_cloud(
     return arrays
 
 
-def _take_feature(path: Path, cloud: PointCloud, name: str) -> NDArray[np.float64]:
+def take_feature(path: Path, cloud: PointCloud, name: str) -> NDArray[np.float64]:
     """Return a feature (N, channels) of a cloud, or raise a `MeshReadError` if it is missing."""
     values: NDArray[np.float64] | None = getattr(cloud, name)
     if values is None:

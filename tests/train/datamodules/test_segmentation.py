@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from sharedmlp.data import DataError, PointCloudStore, write_shapes
-from sharedmlp.train.datamodules.segmentation import PartShapesDataModule, SegmentationDataModule
+from sharedmlp.train.datamodules.part_meshes import PartShapesDataModule
+from sharedmlp.train.datamodules.segmentation import SegmentationDataModule
 
 
 class Tiny(SegmentationDataModule):
@@ -14,7 +15,7 @@ class Tiny(SegmentationDataModule):
     _names = tuple(f"scene{i}.ply#{k}" for i in range(6) for k in range(4))
 
     def __init__(self, features=("colors",), **options):
-        super().__init__(num_points=16, batch_size=4, **options)
+        super().__init__(".", 32, num_points=16, batch_size=4, **options)
         self._features = features
 
     @property
