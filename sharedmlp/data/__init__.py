@@ -40,6 +40,7 @@ from sharedmlp.data.part_meshes import (
 )
 from sharedmlp.data.preprocessing import file_up_axis, match_preprocessing
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
+from sharedmlp.data.shapenetpart import SHAPENETPART, has_shapenetpart_split, prepare_shapenetpart
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
 from sharedmlp.data.splits import grouped_split, stratified_split
 from sharedmlp.data.store import IGNORED_LABEL, PointCloudStore
@@ -59,6 +60,7 @@ __all__ = [
     "IGNORED_LABEL",
     "MODELNETS",
     "POINT_CHANNELS",
+    "SHAPENETPART",
     "SHAPE_CLASSES",
     "SPLITS",
     "TERMS",
@@ -92,6 +94,7 @@ __all__ = [
     "find_part_meshes",
     "generated_part_classes",
     "grouped_split",
+    "has_shapenetpart_split",
     "identity_collate",
     "is_hdf5_set",
     "is_modelnet40_normals",
@@ -103,6 +106,7 @@ __all__ = [
     "prepare_mesh_tree",
     "prepare_modelnet40_normals",
     "prepare_part_meshes",
+    "prepare_shapenetpart",
     "read_cloud",
     "read_hdf5",
     "read_hdf5_class_names",

@@ -24,7 +24,7 @@ from sharedmlp.data.io.base import MeshReadError, PointCloud
 from sharedmlp.data.io.cloud import POINT_CHANNELS, load_cloud, take_feature
 from sharedmlp.data.io.formats import FORMATS
 from sharedmlp.data.name_list import read_names
-from sharedmlp.data.sampling import normalize_points
+from sharedmlp.data.sampling import choose_or_repeat, normalize_points
 from sharedmlp.data.store import IGNORED_LABEL, PointCloudStore
 from sharedmlp.utils.seeds import generator_for_name
 
@@ -242,7 +242,7 @@ def _sample(
     rng = generator_for_name(seed, source.name)
     values = np.concatenate([cloud.points, *features], axis=1)
     if options.block_size is None:
-        chosen = _choose(np.arange(len(values)), options.pool_size, rng)
+        chosen = choose_or_repeat(len(values), options.pool_size, rng)
         note = ""
         if len(values) < options.pool_size:
             note = f"{len(values)} points, of which some are repeated to make {options.pool_size}"
@@ -271,7 +271,7 @@ def _cut(
             left_out += 1
             continue
         placed = place_in_block(scene, block, floor, options.up_axis)
-        chosen = _choose(np.arange(len(placed)), options.pool_size, rng)
+        chosen = choose_or_repeat(len(placed), options.pool_size, rng)
         rows = block.indices[chosen]
         blocks.append(np.concatenate([placed[chosen], values[rows, 3:]], axis=1))
         block_labels.append(labels[rows])
@@ -284,10 +284,3 @@ def _cut(
             f"{len(scene):,} points; are block_size and the file in the same units?",
         )
     return SampledFile(np.stack(blocks).astype(np.float32), point_labels=np.stack(block_labels))
-
-
-def _choose(indices: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return `count` of some indices, each equally often or once more."""
-    times, rest = divmod(count, len(indices))
-    some = np.sort(rng.choice(len(indices), rest, replace=False))
-    return np.concatenate([np.tile(indices, times), indices[some]])

@@ -79,6 +79,13 @@ def draw_surface_and_faces(
     return np.concatenate([points, directions], axis=1), faces
 
 
+def choose_or_repeat(num_points: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return `count` positions below `num_points`, each equally often or once more."""
+    times, rest = divmod(count, num_points)
+    some = np.sort(rng.choice(num_points, rest, replace=False))
+    return np.concatenate([np.tile(np.arange(num_points), times), some])
+
+
 def normalize_points(points: ArrayLike) -> NDArray[np.float32]:
     """Center clouds on their mean and scale them into the unit sphere.
 
