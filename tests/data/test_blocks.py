@@ -29,8 +29,10 @@ def test_a_block_is_centered_in_the_plane_and_stands_on_the_floor():
     points = np.array([[5.0, 7, 3], [5.5, 7.5, 4], [6, 8, 9]])
     (block,) = cut_blocks(points, size=1, stride=1, up_axis="z")
     placed = place_in_block(points, block, 3.0, "z")
-    assert np.allclose(placed, [[-0.5, -0.5, 0], [0, 0, 1], [0.5, 0.5, 6]])
-    assert np.allclose(relative_positions(points), [[0, 0, 0], [0.5, 0.5, 1 / 6], [1, 1, 1]])
+    expected = np.array([[-0.5, -0.5, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 6.0]])
+    assert np.allclose(placed, expected)
+    shares = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 1 / 6], [1.0, 1.0, 1.0]])
+    assert np.allclose(relative_positions(points), shares)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(0, 1), (1, 0), (1, 1.5), (np.nan, 1)])

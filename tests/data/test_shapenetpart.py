@@ -117,9 +117,7 @@ def test_a_part_of_another_category_is_named(tmp_path):
     write_v0(tmp_path)
     seg = tmp_path / "03797390" / "points_label" / "train1.seg"
     seg.write_text("3\n" * 40)
-    with pytest.raises(
-        MeshTreeError, match="expected parts from 1 to 2 of the category Mug, got 3"
-    ):
+    with pytest.raises(MeshTreeError, match="expected parts from 1 to 2 of the category Mug"):
         prepare(tmp_path, strict=True)
     seg.write_text("1\n" * 39)
     with pytest.raises(MeshTreeError, match="has 39 lines for 40 points"):
@@ -127,21 +125,18 @@ def test_a_part_of_another_category_is_named(tmp_path):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(
-        MissingDataError, match=r"shuffled_train_file_list\.json is missing; expect"
-    ):
+    with pytest.raises(MissingDataError, match=r"shuffled_train_file_list\.json is missing"):
         prepare(tmp_path)
     write_v0(tmp_path)
     (tmp_path / "03797390" / "points_label" / "train1.seg").unlink()
-    with pytest.raises(MissingDataError, match="1 of 3 shapes .* the first is 03797390/train1"):
+    with pytest.raises(MissingDataError, match=r"1 of 3 shapes .* the first is 03797390/train1"):
         prepare(tmp_path)
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs shapenetpart_samples of ../shared")
 def test_real_shapes_can_be_read():
-    roots = [
-        SAMPLES / f"shapenetcore_partanno_segmentation_benchmark_{n}" for n in ("v0", "v0_normal")
-    ]
+    name = "shapenetcore_partanno_segmentation_benchmark"
+    roots = [SAMPLES / f"{name}_{layout}" for layout in ("v0", "v0_normal")]
     for root, pattern in zip(roots, ("*/points/*.pts", "[0-9]*/*.txt"), strict=True):
         paths = sorted(root.glob(pattern))
         assert paths

@@ -1,5 +1,7 @@
 """Data modules of labelled points: batches, splits, augmentation."""
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -44,13 +46,16 @@ def test_blocks_of_a_scene_stay_together():
 class Trainer:
     """What the hook that augments asks of a trainer."""
 
-    training, testing, overfit_batches, current_epoch = True, False, 0, 3
+    overfit_batches, current_epoch = 0, 3
+
+    def __init__(self, testing):
+        self.training, self.testing = not testing, testing
 
 
 def test_training_augments_points_with_their_labels():
     data = Tiny(point_dropout=0.9, color_drop=1.0)
     data.setup("fit")
-    data.trainer = Trainer()
+    data.trainer = cast("Any", Trainer(testing=False))
     batch = data.datasets["train"].__getitems__([0, 5])
     augmented = data.on_after_batch_transfer(batch, 0)
     assert not torch.equal(augmented["label"], batch["label"])
@@ -62,8 +67,7 @@ def test_training_augments_points_with_their_labels():
 def test_a_test_votes_on_copies_of_the_same_points():
     data = Tiny(test_votes=3)
     data.setup("test")
-    data.trainer = Trainer()
-    data.trainer.training, data.trainer.testing = False, True
+    data.trainer = cast("Any", Trainer(testing=True))
     batch = data.datasets["test"].__getitems__([0, 5])
     copies = data.on_after_batch_transfer(batch, 0)["copies"]
     assert len(copies) == 2
