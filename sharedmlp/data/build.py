@@ -53,11 +53,15 @@ class Source(NamedTuple):
 
 
 class SampledFile(NamedTuple):
-    """The cloud of a source, points (P, C), maybe with a note; or None and the reason."""
+    """The cloud of a source, points (P, C), maybe with a note; or None and the reason.
+
+    A scene that is cut gives several clouds of one source: points (k, P, C).
+    """
 
     points: NDArray[np.float32] | None
     reason: str = ""  # of points: a note
     transient: bool = False  # the file could not be opened: may work next time
+    point_labels: NDArray[np.int64] | None = None  # (P,) or (k, P)
 
 
 def failed_file(path: Path, reason: str) -> SampledFile:
@@ -180,13 +184,25 @@ def _make_all(
     for source, sampled in zip(sources, bar, strict=True):
         if sampled.transient:
             transient.append(f"{source.name}: {sampled.reason}")
-        yield CacheEntry(source.name, source.label, sampled.points, sampled.reason)
+        yield from _cache_entries(source, sampled)
     if transient:
         raise MeshTreeError(
             f"{len(transient)} of {len(sources)} {what} cannot be opened, nothing is cached; see "
             "to it and run again:",
             tuple(transient),
         )
+
+
+def _cache_entries(source: Source, sampled: SampledFile) -> Iterator[CacheEntry]:
+    """Yield the clouds of a source: itself, or `name#0`, `name#1` and so on if it was cut."""
+    points, labels, (name, label) = sampled.points, sampled.point_labels, source[:2]
+    if points is None or points.ndim == 2:
+        yield CacheEntry(name, label, points, sampled.reason, labels)
+        return
+    for number, block in enumerate(points):
+        note = sampled.reason if number == 0 else ""
+        block_labels = None if labels is None else labels[number]
+        yield CacheEntry(f"{name}#{number}", label, block, note, block_labels)
 
 
 def _map(

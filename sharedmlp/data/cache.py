@@ -1,11 +1,14 @@
 """The cache of sampled clouds: written atomically, opened by memory map.
 
-A cache is one directory, `points.npy` with (n, P, C) float32 and `index.json` with everything
-else. Its name carries a key over all that it was made from, so that a changed mesh or setting
-means another directory. It is built under a temporary name beside its place, synced to disk and
-renamed: a directory under the final name is complete. What disks and copies do to it later shows
-in checksums (CRC-32), verified once by each process that opens it.
+A cache is one directory, `points.npy` with (n, P, C) float32, `labels.npy` with (n, P) int16 if
+the points have labels, and `index.json` with everything else. Its name carries a key over all that
+it was made from, so that a changed mesh or setting means another directory. It is built under a
+temporary name beside its place, synced to disk and renamed: a directory under the final name is
+complete. What disks and copies do to it later shows in checksums (CRC-32), verified once by each
+process that opens it.
 """
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -30,7 +33,8 @@ from sharedmlp.data.store import PointCloudStore
 from sharedmlp.utils.files import sync_file, sync_folder
 
 _FORMAT = 2  # to be raised with every change of what is stored or how meshes are sampled
-_POINTS, _INDEX = "points.npy", "index.json"
+_POINTS, _LABELS, _INDEX = "points.npy", "labels.npy", "index.json"
+_LABEL_TYPE = np.int16
 # A build writes all the time; one that has not for an hour was killed.
 _ABANDONED_SECONDS = 3600
 _ATTEMPTS = 5  # if other processes repair the same cache at the same time
@@ -39,12 +43,16 @@ _log = logging.getLogger(__name__)
 
 
 class CacheEntry(NamedTuple):
-    """One file of a split: its points (P, C), maybe with a note, or None and the reason."""
+    """One cloud of a split: its points (P, C), maybe with a note, or None and the reason.
+
+    If its points have labels (P,), `label` is its category, or -1 if it has none.
+    """
 
     name: str
     label: int
     points: NDArray[np.float32] | None
     reason: str = ""
+    point_labels: NDArray[np.int64] | None = None
 
 
 def cache_key(description: Mapping[str, Any]) -> str:
@@ -70,18 +78,15 @@ def open_cache(directory: Path, key: str) -> PointCloudStore | None:
         index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
         if index.pop("index_crc32") != _checksum_index(index) or index["key"] != key:
             raise ValueError(f"{_INDEX} is not what was written")
-        stat = (directory / _POINTS).stat()
-        if index["points_bytes"] != stat.st_size:
-            raise ValueError(
-                f"{stat.st_size} bytes of points where {index['points_bytes']} were written"
-            )
-        seen = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        if index["points_crc32"] != _checksum_points(directory / _POINTS, seen):
-            raise ValueError(f"{_POINTS} is not what was written")
-        points = np.load(directory / _POINTS, mmap_mode="r", allow_pickle=False)
+        points = _open_array(directory / _POINTS, index["points_bytes"], index["points_crc32"])
+        labels, categories = np.array(index["labels"], dtype=np.int64), None
+        if "labels_bytes" in index:
+            categories = labels if len(labels) and labels.min() >= 0 else None
+            labels = _open_array(directory / _LABELS, index["labels_bytes"], index["labels_crc32"])
         return PointCloudStore(
             points=points,
-            labels=np.array(index["labels"], dtype=np.int64),
+            labels=labels,
+            categories=categories,
             names=tuple(index["names"]),
             class_names=tuple(index["class_names"]),
             failures=tuple(index["failures"]),
@@ -90,6 +95,17 @@ def open_cache(directory: Path, key: str) -> PointCloudStore | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("The point cache %s is damaged (%s) and will be built anew.", directory, error)
         return None
+
+
+def _open_array(path: Path, size: int, checksum: int) -> NDArray[Any]:
+    """Return the read-only map of a file that has the size and the CRC-32 it was written with."""
+    stat = path.stat()
+    if size != stat.st_size:
+        raise ValueError(f"{stat.st_size} bytes of {path.stem} where {size} were written")
+    if checksum != _checksum_file(path, (stat.st_size, stat.st_mtime_ns, stat.st_ino)):
+        raise ValueError(f"{path.name} is not what was written")
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def write_cache(
@@ -106,7 +122,8 @@ def write_cache(
     Args:
         directory: The cache's own directory, which is missing or damaged.
         key: Its key.
-        results: The clouds in their order; consumed while writing, so never all in memory.
+        results: The clouds in their order; consumed while writing, so never all in memory. The
+            points of all of them have labels, or of none.
         cloud_shape: (P, C) of every cloud.
         class_names: The classes.
 
@@ -151,7 +168,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 @functools.lru_cache
-def _checksum_points(path: Path, seen: tuple[int, int, int]) -> int:
+def _checksum_file(path: Path, seen: tuple[int, int, int]) -> int:
     """Return the CRC-32 of a file, computed once for each size, time and inode of it."""
     checksum, buffer = 0, bytearray(1 << 20)
     with path.open("rb", buffering=0) as file:
@@ -175,48 +192,88 @@ def _write_files(
     labels: list[int] = []
     failures: list[str] = []
     notes: list[str] = []
-    with (folder / _POINTS).open("wb") as file:
-        # How many meshes can be read is known at the end. NumPy pads the header so that the
-        # first axis may grow, so the final header fits into its place.
-        start = _write_header(file, (0, *cloud_shape))
-        for name, label, points, reason in results:
+    with (
+        _ArrayWriter(folder / _POINTS, np.float32, cloud_shape) as points_file,
+        _ArrayWriter(folder / _LABELS, _LABEL_TYPE, cloud_shape[:1]) as labels_file,
+    ):
+        for name, label, points, reason, point_labels in results:
             if points is None:
                 failures.append(f"{name}: {reason}")
                 continue
             if points.shape != cloud_shape or points.dtype != np.float32:
                 raise ValueError(f"{name}: got {points.dtype} {points.shape}, not {cloud_shape}")
-            file.write(points.tobytes())
+            points_file.append(points)
+            if point_labels is not None:
+                labels_file.append(point_labels.astype(_LABEL_TYPE))
             if reason:
                 notes.append(f"{name}: {reason}")
             names.append(name)
             labels.append(label)
-        size = file.tell()
-        file.seek(0)
-        if _write_header(file, (len(names), *cloud_shape)) != start:
-            raise RuntimeError("NumPy's header has changed its length")
-        sync_file(file)
     index = {
         "key": key,
-        "points_bytes": size,
-        # Of the whole file, the header that was written last included.
-        "points_crc32": _checksum_points(folder / _POINTS, (size, 0, 0)),
+        **points_file.describe("points"),
         "class_names": class_names,
         "names": names,
         "labels": labels,
         "failures": failures,
         "notes": notes,
     }
+    if labels_file.count:
+        if labels_file.count != len(names):
+            raise ValueError(f"got labels of points for {labels_file.count} of {len(names)} clouds")
+        index |= labels_file.describe("labels")
+    else:
+        (folder / _LABELS).unlink()
     with (folder / _INDEX).open("w", encoding="utf-8") as text_file:
         json.dump({**index, "index_crc32": _checksum_index(index)}, text_file)
         sync_file(text_file)
     sync_folder(folder)
 
 
-def _write_header(file: Any, shape: tuple[int, ...]) -> int:
-    description = npy_format.dtype_to_descr(np.dtype(np.float32))
-    header = {"descr": description, "fortran_order": False, "shape": shape}
-    npy_format.write_array_header_1_0(file, header)
-    return int(file.tell())
+class _ArrayWriter:
+    """Writes an .npy file item by item; how many there are is known at the end.
+
+    Args:
+        path: The file.
+        dtype: The type of the array.
+        item_shape: The shape without the first axis.
+    """
+
+    def __init__(self, path: Path, dtype: type, item_shape: tuple[int, ...]) -> None:
+        self.path, self.dtype, self.item_shape = path, np.dtype(dtype), item_shape
+        self.count = self.size = 0
+
+    def __enter__(self) -> _ArrayWriter:
+        self.file = self.path.open("wb")
+        self.start = self._write_header()
+        return self
+
+    def append(self, item: NDArray[Any]) -> None:
+        self.file.write(item.tobytes())
+        self.count += 1
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self.file:
+            if kind is not None:
+                return
+            self.size = self.file.tell()
+            self.file.seek(0)
+            # NumPy pads the header so that the first axis may grow: the final one fits.
+            if self._write_header() != self.start:
+                raise RuntimeError("NumPy's header has changed its length")
+            sync_file(self.file)
+
+    def describe(self, name: str) -> dict[str, int]:
+        """Return the size and the checksum of the whole file, the final header included."""
+        checksum = _checksum_file(self.path, (self.size, 0, 0))
+        return {f"{name}_bytes": self.size, f"{name}_crc32": checksum}
+
+    def _write_header(self) -> int:
+        description = npy_format.dtype_to_descr(self.dtype)
+        shape = (self.count, *self.item_shape)
+        header = {"descr": description, "fortran_order": False, "shape": shape}
+        npy_format.write_array_header_1_0(self.file, header)
+        return int(self.file.tell())
 
 
 def _publish(temporary: Path, directory: Path, key: str) -> None:

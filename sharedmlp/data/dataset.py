@@ -24,8 +24,9 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
     """Clouds of `num_points` points, drawn from a store.
 
     An item is a dict of `points` (N, C) float32, `label` () int64 and `index` () int64, the
-    cloud's position in the store. A `DataLoader` asks for a whole batch at once
-    (`__getitems__`) and gets it batched, by one read; it therefore needs
+    cloud's position in the store. If the points of the store have labels, `label` is (N,), that of
+    each point drawn, and clouds of categories have `category` () int64. A `DataLoader` asks for a
+    whole batch at once (`__getitems__`) and gets it batched, by one read; it therefore needs
     `collate_fn=identity_collate`.
 
     Args:
@@ -93,13 +94,21 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Return the items as one batch: `points` (B, N, C), `label` (B,), `index` (B,)."""
+        """Return the items as one batch: `points` (B, N, C), `label` (B,) or (B, N), `index` (B,).
+
+        Clouds of categories have `category` (B,) as well.
+        """
         rows = self.indices[np.asarray(indices, dtype=np.int64)]
-        return {
-            "points": self.draw(rows, int(self._epoch)) if self.resample else self._fixed(rows),
-            "label": torch.from_numpy(self.pool.labels[rows]),
+        columns = self._choose(rows, int(self._epoch)) if self.resample else self._columns
+        chosen = (rows[:, None], columns) if self.pool.has_point_labels else rows
+        batch = {
+            "points": self._read(rows, columns),
+            "label": torch.from_numpy(np.array(self.pool.labels[chosen], dtype=np.int64)),
             "index": torch.from_numpy(rows),
         }
+        if self.pool.categories is not None:
+            batch["category"] = torch.from_numpy(self.pool.categories[rows])
+        return batch
 
     def draw(self, rows: ArrayLike, number: int) -> Tensor:
         """Draw points that depend on the seed, the cloud and the number of the draw alone.
@@ -111,17 +120,19 @@ class PointCloudDataset(Dataset[dict[str, Tensor]]):
         Returns:
             (B, N, C).
         """
-        rows, pool_size = np.asarray(rows, dtype=np.int64), self.pool.points.shape[1]
+        rows = np.asarray(rows, dtype=np.int64)
+        return self._read(rows, self._choose(rows, number))
+
+    def _choose(self, rows: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """Return which points of each cloud are drawn, (B, N), or (N,) if the same ones of all."""
+        pool_size = self.pool.points.shape[1]
         if self.num_points == pool_size:
-            return self._fixed(rows)
+            return self._columns
         draws = np.empty((len(rows), self.num_points), dtype=np.int64)
         for draw, row in zip(draws, rows, strict=True):
             rng = np.random.default_rng(_entropy(self.seed, number, int(row)))
             draw[:] = rng.choice(pool_size, self.num_points, replace=False, shuffle=False)
-        return self._read(rows, draws)
-
-    def _fixed(self, rows: NDArray[np.int64]) -> Tensor:
-        return self._read(rows, self._columns)
+        return draws
 
     def _read(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Tensor:
         # np.array: a copy in memory, also if the store is memory-mapped and read-only.

@@ -33,12 +33,12 @@ def read_points(path: Path, file: h5py.File, features: Sequence[str]) -> NDArray
         DataError: If the array is missing or of another kind, its axes cannot be told apart, a
             number is not finite, or the file has no such features.
     """
-    data = _channels_last(path, "data", _read(path, _open_array(path, file, "data"), "f"))
+    data = _channels_last(path, "data", _read(path, open_array(path, file, "data"), "f"))
     parts = [data[..., :3]]
     for feature in features:
         names = [name for name in _FEATURE_ARRAYS.get(feature, ()) if name in file]
         if names:
-            array = _read(path, _open_array(path, file, names[0]), "fiu")
+            array = _read(path, open_array(path, file, names[0]), "fiu")
             values = _channels_last(path, names[0], array)[..., :3]
             if values.shape != data[..., :3].shape:
                 raise DataError(
@@ -63,7 +63,7 @@ def read_labels(path: Path, file: h5py.File, count: int | None) -> NDArray[np.in
     Raises:
         DataError: If the array is missing or of another kind, or there is not one label a cloud.
     """
-    array = _open_array(path, file, "label")
+    array = open_array(path, file, "label")
     rows = array.shape[0] if count is None and array.ndim else count
     if array.shape not in ((rows,), (rows, 1)) or array.dtype.kind not in "iuf":
         raise DataError(
@@ -124,7 +124,7 @@ def check_names(
         )
 
 
-def _open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
+def open_array(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
     """Open an array whose values are in the file itself, as many as the file can hold."""
     import h5py
 

@@ -44,6 +44,17 @@ def draw_surface(
     normals: bool = False,
 ) -> NDArray[np.float64]:
     """Draw points as `sample_points` does, in float64: a mesh far from 0 keeps its detail."""
+    return draw_surface_and_faces(mesh, num_points, seed=seed, normals=normals)[0]
+
+
+def draw_surface_and_faces(
+    mesh: trimesh.Trimesh,
+    num_points: int,
+    *,
+    seed: int | np.random.Generator,
+    normals: bool = False,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return points as `draw_surface` does, and the face (N,) that each of them lies on."""
     if num_points < 1:
         raise ValueError(f"num_points has to be 1 or more, got {num_points}")
     # What trimesh.sample.sample_surface draws from the same generator, number by number, but it
@@ -60,11 +71,19 @@ def draw_surface(
     lengths = np.abs(lengths)
     points: NDArray[np.float64] = first * lengths[:, :1] + second * lengths[:, 1:] + origins
     if not normals:
-        return points
+        return points, faces
     # Not mesh.face_normals: those are zero for the small faces that trimesh takes for degenerate.
     directions = np.cross(first, second)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.concatenate([points, directions / np.where(lengths > 0, lengths, 1)], axis=1)
+    directions /= np.where(lengths > 0, lengths, 1)
+    return np.concatenate([points, directions], axis=1), faces
+
+
+def choose_or_repeat(num_points: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return `count` positions below `num_points`, each equally often or once more."""
+    times, rest = divmod(count, num_points)
+    some = np.sort(rng.choice(num_points, rest, replace=False))
+    return np.concatenate([np.tile(np.arange(num_points), times), some])
 
 
 def normalize_points(points: ArrayLike) -> NDArray[np.float32]:

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sharedmlp.data.shape_parts import board, box, lathe, legs, move, pedestal, ring, rod, stand
+from sharedmlp.data.shape_parts import (
+    board,
+    box,
+    lathe,
+    legs,
+    move,
+    named,
+    pedestal,
+    ring,
+    rod,
+    stand,
+)
 
 if TYPE_CHECKING:
     import trimesh
@@ -30,20 +41,22 @@ def airplane(rng: np.random.Generator) -> Parts:
     fuselage = lathe(rng, [(radius * r, length * z) for r, z in profile])
     # The nose, at the lower end of the profile, goes to +x.
     fuselage.vertices = fuselage.vertices[:, [2, 1, 0]] * (-1, 1, 1)
-    parts = [fuselage]
+    parts = [named("body", fuselage)]
     span, sweep, height = rng.uniform(0.9, 1.7), rng.uniform(0, 0.5), rng.uniform(-0.06, 0.08)
     tail_span, tail_z = span * rng.uniform(0.25, 0.45), rng.choice([0.0, rng.uniform(0.15, 0.3)])
     tail_x, chord = -0.45 * length, rng.uniform(0.2, 0.35)
     for side in (-1, 1):
-        parts.append(_wing(chord, span / 2 * side, sweep, (0.05, 0, height)))
-        parts.append(_wing(0.14, tail_span / 2 * side, sweep / 2, (tail_x, 0, tail_z)))
+        parts.append(named("wing", _wing(chord, span / 2 * side, sweep, (0.05, 0, height))))
+        tail = _wing(0.14, tail_span / 2 * side, sweep / 2, (tail_x, 0, tail_z))
+        parts.append(named("tail", tail))
     fin = stand(_wing(0.18, rng.uniform(0.2, 0.35), 0.12, (0, 0, 0)))
-    parts.append(move(fin, tail_x, 0, 0))
+    parts.append(named("tail", move(fin, tail_x, 0, 0)))
     for offset in rng.choice([0.0, 0.25, 0.4], size=int(rng.integers(0, 3)), replace=False):
         for side in (-1, 1) if offset else (1,):
             y = side * offset * span
             x, z = 0.1 - abs(y) * sweep, height - (0.06 if offset else -0.15)
-            parts.append(rod(rng, (x - 0.12, y, z), (x + 0.12, y, z), rng.uniform(0.03, 0.05)))
+            engine = rod(rng, (x - 0.12, y, z), (x + 0.12, y, z), rng.uniform(0.03, 0.05))
+            parts.append(named("engine", engine))
     return parts
 
 
@@ -61,20 +74,23 @@ def bed(rng: np.random.Generator) -> Parts:
     """A mattress on a frame, a headboard, mostly pillows and sometimes a footboard."""
     length, width = rng.uniform(1.7, 2.1), rng.uniform(0.8, 1.7)
     base, mattress = rng.uniform(0.15, 0.4), rng.uniform(0.12, 0.3)
-    parts = [box((length, width, mattress), (0, 0, base + mattress / 2))]
+    parts = [named("base", box((length, width, mattress), (0, 0, base + mattress / 2)))]
     if rng.random() < 0.5:
-        parts.append(box((length, width, base), (0, 0, base / 2)))
+        parts.append(named("base", box((length, width, base), (0, 0, base / 2))))
     else:
-        parts += [box((length, width, 0.06), (0, 0, base - 0.03)), *legs(rng, length, width, base)]
+        frame = named("base", box((length, width, 0.06), (0, 0, base - 0.03)))
+        parts += [frame, *legs(rng, length, width, base)]
     for side, chance, high in ((-1, 0.9, 1.3), (1, 0.4, 0.8)):
         if rng.random() < chance:
             height = rng.uniform(0.55, high)
-            parts.append(box((0.06, width, height), (side * length / 2, 0, height / 2)))
+            end = box((0.06, width, height), (side * length / 2, 0, height / 2))
+            parts.append(named("headboard", end))
     pillows = int(rng.integers(0, 3))
     for index in range(pillows):
         y = (index + 0.5) * width / pillows - width / 2
         top = base + mattress + 0.05
-        parts.append(box((0.35, 0.75 * width / pillows, 0.1), (-0.38 * length, y, top)))
+        pillow = box((0.35, 0.75 * width / pillows, 0.1), (-0.38 * length, y, top))
+        parts.append(named("pillow", pillow))
     return parts
 
 
@@ -121,7 +137,7 @@ def chair(rng: np.random.Generator) -> Parts:
     """A seat, a back, solid or of slats, legs or a pedestal, sometimes arms."""
     width, depth, seat = rng.uniform(0.4, 0.65), rng.uniform(0.4, 0.65), rng.uniform(0.35, 0.55)
     top, lean = seat + rng.uniform(0.35, 0.75), rng.uniform(0, 0.15)
-    parts = [board(rng, width, depth, seat)]
+    parts = [named("seat", board(rng, width, depth, seat))]
     if rng.random() < 0.25:
         parts += pedestal(rng, width / 2, seat)
     else:
@@ -130,18 +146,19 @@ def chair(rng: np.random.Generator) -> Parts:
     if rng.random() < 0.5:
         panel = box((width, 0.05, top - seat), (0, back, (top + seat) / 2))
         panel.vertices[:, 1] -= lean * (panel.vertices[:, 2] - seat) / (top - seat)
-        parts.append(panel)
+        parts.append(named("back", panel))
     else:
         count = int(rng.integers(2, 7))
         for x in np.linspace(-0.45, 0.45, count) * width:
-            parts.append(rod(rng, (x, back, seat), (x, back - lean, top), 0.02))
-        parts.append(box((width, 0.05, 0.1), (0, back - lean, top)))
+            parts.append(named("back", rod(rng, (x, back, seat), (x, back - lean, top), 0.02)))
+        parts.append(named("back", box((width, 0.05, 0.1), (0, back - lean, top))))
     if rng.random() < 0.35:
         arm = seat + rng.uniform(0.15, 0.25)
         for side in (-1, 1):
             x = side * width / 2
-            parts.append(box((0.05, depth, 0.04), (x, 0, arm)))
-            parts.append(rod(rng, (x, 0.4 * depth, seat), (x, 0.4 * depth, arm), 0.02))
+            parts.append(named("arm", box((0.05, depth, 0.04), (x, 0, arm))))
+            post = rod(rng, (x, 0.4 * depth, seat), (x, 0.4 * depth, arm), 0.02)
+            parts.append(named("arm", post))
     return parts
 
 
@@ -151,18 +168,19 @@ def dumbbell(rng: np.random.Generator) -> Parts:
 
     bar, radius = rng.uniform(0.4, 1.2), rng.uniform(0.15, 0.35)
     ends = bar / 2 + radius
-    parts = [rod(rng, (-ends, 0, 0), (ends, 0, 0), rng.uniform(0.03, 0.07))]
+    parts = [named("bar", rod(rng, (-ends, 0, 0), (ends, 0, 0), rng.uniform(0.03, 0.07)))]
     balls, discs = rng.random() < 0.4, int(rng.integers(1, 4))
     thickness, taper = rng.uniform(0.08, 0.16), rng.uniform(0.7, 1.0)
     for side in (-1, 1):
         if balls:
             ball = icosphere(subdivisions=int(rng.integers(1, 3)), radius=radius)
-            parts.append(move(ball, side * bar / 2, 0, 0))
+            parts.append(named("weight", move(ball, side * bar / 2, 0, 0)))
             continue
         for index in range(discs):
             x = side * (bar / 2 + 1.15 * thickness * index)
             size = radius * taper**index
-            parts.append(rod(rng, (x, 0, 0), (x + side * thickness, 0, 0), size))
+            disc = rod(rng, (x, 0, 0), (x + side * thickness, 0, 0), size)
+            parts.append(named("weight", disc))
     return parts
 
 
@@ -175,13 +193,15 @@ def ladder(rng: np.random.Generator) -> Parts:
     parts = []
     for side in (-1, 1):
         foot, top = (side * width / 2, 0, 0), (side * taper * width / 2, lean * height, height)
-        parts.append(rod(rng, foot, top, rail))
+        parts.append(named("rail", rod(rng, foot, top, rail)))
         if rng.random() < 0.25:
-            parts.append(rod(rng, (foot[0], 2 * lean * height + 0.2, 0), top, rail))
+            support = rod(rng, (foot[0], 2 * lean * height + 0.2, 0), top, rail)
+            parts.append(named("rail", support))
     for index, share in enumerate(np.linspace(0.08, 0.94, count)):
         if index != missing:
             x, y, z = width / 2 * (1 - share * (1 - taper)), share * lean * height, share * height
-            parts.append(rod(rng, (-x, y, z), (x, y, z), rail * rng.uniform(0.5, 0.9)))
+            rung = rod(rng, (-x, y, z), (x, y, z), rail * rng.uniform(0.5, 0.9))
+            parts.append(named("rung", rung))
     return parts
 
 
@@ -192,20 +212,21 @@ def lamp(rng: np.random.Generator) -> Parts:
     height, foot, shade = rng.uniform(0.6, 1.5), rng.uniform(0.12, 0.28), rng.uniform(0.15, 0.35)
     stem = rng.uniform(0.015, 0.04)
     base = rng.uniform(0.02, 0.12)
-    parts = [lathe(rng, [(0, 0), (foot, 0), (foot * rng.uniform(0.3, 1), base), (0, base)])]
-    parts.append(rod(rng, (0, 0, 0), (0, 0, height), stem))
+    profile = [(0, 0), (foot, 0), (foot * rng.uniform(0.3, 1), base), (0, base)]
+    parts = [named("base", lathe(rng, profile))]
+    parts.append(named("stem", rod(rng, (0, 0, 0), (0, 0, height), stem)))
     reach = float(rng.choice([0.0, 0.0, rng.uniform(0.15, 0.4)]))
     if reach:
-        parts.append(rod(rng, (0, 0, height), (reach, 0, height), stem))
+        parts.append(named("stem", rod(rng, (0, 0, height), (reach, 0, height), stem)))
     kind = rng.integers(3)
     if kind == 2:
         head = icosphere(subdivisions=int(rng.integers(1, 4)), radius=0.8 * shade)
-        parts.append(move(head, reach, 0, height))
+        parts.append(named("shade", move(head, reach, 0, height)))
     else:
         upper = shade * (rng.uniform(0.3, 0.7) if kind == 0 else 1)
         tall = rng.uniform(0.2, 0.4)
         cone = lathe(rng, [(shade, height - tall / 2), (upper, height + tall / 2)])
-        parts.append(move(cone, reach, 0, 0))
+        parts.append(named("shade", move(cone, reach, 0, 0)))
     return parts
 
 
@@ -214,12 +235,12 @@ def mug(rng: np.random.Generator) -> Parts:
     radius, height = rng.uniform(0.3, 0.45), rng.uniform(0.5, 1.0)
     foot, wall = radius * rng.uniform(0.7, 1.05), rng.uniform(0.02, 0.05)
     profile = [(0, 0), (foot, 0), (radius, height), (radius - wall, height), (foot - wall, wall)]
-    parts = [lathe(rng, [*profile, (0, wall)])]
+    parts = [named("cup", lathe(rng, [*profile, (0, wall)]))]
     size = height * rng.uniform(0.22, 0.36)
     handle = ring(rng, size, rng.uniform(0.025, 0.06))
     move(stand(handle), (foot + radius) / 2, 0, height / 2)
     if rng.random() < 0.9:
-        parts.append(handle)
+        parts.append(named("handle", handle))
     return parts
 
 
@@ -247,31 +268,46 @@ def ring_shape(rng: np.random.Generator) -> Parts:
 def stool(rng: np.random.Generator) -> Parts:
     """A small seat, high above three or four legs or a pedestal, mostly with a foot ring."""
     size, height = rng.uniform(0.3, 0.5), rng.uniform(0.45, 0.9)
-    parts = [board(rng, size, size * rng.uniform(0.85, 1.1), height)]
+    parts = [named("seat", board(rng, size, size * rng.uniform(0.85, 1.1), height))]
     if rng.random() < 0.3:
         return parts + pedestal(rng, size / 2, height)
     parts += legs(rng, size, size, height, count=int(rng.integers(3, 5)))
     if rng.random() < 0.5:
         foot_ring = ring(rng, 0.45 * size, 0.015)
-        parts.append(move(foot_ring, 0, 0, height * rng.uniform(0.25, 0.5)))
+        foot_ring = move(foot_ring, 0, 0, height * rng.uniform(0.25, 0.5))
+        parts.append(named("foot ring", foot_ring))
     return parts
 
 
 def table(rng: np.random.Generator) -> Parts:
     """A wide top on four legs or a pedestal, sometimes with a shelf or a drawer below."""
     width, depth, height = rng.uniform(0.9, 1.9), rng.uniform(0.6, 1.0), rng.uniform(0.4, 0.9)
-    parts = [board(rng, width, depth, height)]
+    parts = [named("top", board(rng, width, depth, height))]
     if rng.random() < 0.25:
         parts += pedestal(rng, depth / 2, height)
     else:
         parts += legs(rng, 0.9 * width, 0.9 * depth, height)
     if rng.random() < 0.3:
         z = height * rng.uniform(0.2, 0.5)
-        parts.append(box((0.85 * width, 0.85 * depth, 0.03), (0, 0, z)))
+        parts.append(named("shelf", box((0.85 * width, 0.85 * depth, 0.03), (0, 0, z))))
     if rng.random() < 0.25:
-        parts.append(box((0.4 * width, 0.8 * depth, 0.15), (0, 0, height - 0.12)))
+        drawer = box((0.4 * width, 0.8 * depth, 0.15), (0, 0, height - 0.12))
+        parts.append(named("top", drawer))
     return parts
 
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "airplane": ("body", "wing", "tail", "engine"),
+    "bed": ("base", "leg", "headboard", "pillow"),
+    "chair": ("seat", "back", "leg", "arm"),
+    "dumbbell": ("bar", "weight"),
+    "ladder": ("rail", "rung"),
+    "lamp": ("base", "stem", "shade"),
+    "mug": ("cup", "handle"),
+    "stool": ("seat", "leg", "foot ring"),
+    "table": ("top", "leg", "shelf"),
+}
+"""The parts of the classes whose parts can be told apart from outside, by `named`."""
 
 BUILDERS: dict[str, Builder] = {
     "airplane": airplane,

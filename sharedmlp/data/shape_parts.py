@@ -50,6 +50,12 @@ def ring(rng: np.random.Generator, radius: float, thickness: float) -> trimesh.T
     return mesh
 
 
+def named(name: str, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Say which part of its shape a mesh is, one of `shape_classes.PARTS`, and return it."""
+    mesh.metadata["part"] = name
+    return mesh
+
+
 def move(mesh: trimesh.Trimesh, x: float, y: float, z: float) -> trimesh.Trimesh:
     """Move a mesh in place and return it."""
     mesh.apply_translation([x, y, z])
@@ -84,14 +90,15 @@ def legs(
     # A leg may be missing, as parts of scanned and of badly modelled objects are.
     if rng.random() < 0.15:
         parts.pop(int(rng.integers(len(parts))))
-    return parts
+    return [named("leg", part) for part in parts]
 
 
 def pedestal(rng: np.random.Generator, radius: float, height: float) -> Parts:
     """Return a column on a flat foot."""
     foot = radius * rng.uniform(0.5, 0.9)
     profile = [(0, 0), (foot, 0), (foot, 0.03), (0, 0.03 + foot * rng.uniform(0, 0.2))]
-    return [lathe(rng, profile), rod(rng, (0, 0, 0.02), (0, 0, height), rng.uniform(0.03, 0.07))]
+    parts = [lathe(rng, profile), rod(rng, (0, 0, 0.02), (0, 0, height), rng.uniform(0.03, 0.07))]
+    return [named("leg", part) for part in parts]
 
 
 def board(rng: np.random.Generator, width: float, depth: float, z: float) -> trimesh.Trimesh:

@@ -1,4 +1,8 @@
-"""Generated meshes as a data set that needs no download: OFF files in ModelNet's layout."""
+"""Generated meshes as a data set that needs no download: OFF files in ModelNet's layout.
+
+With parts, a file `<name>.seg` beside each mesh has the number of the part of each face, one a
+line, as the Princeton Segmentation Benchmark has it, and `parts.json` names the parts.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sharedmlp.data.io.base import require_trimesh
-from sharedmlp.data.shape_classes import BUILDERS
+from sharedmlp.data.shape_classes import BUILDERS, PARTS
 from sharedmlp.utils.seeds import generator_for_name
 
 if TYPE_CHECKING:
     import trimesh
+    from numpy.typing import NDArray
 
 SHAPE_CLASSES: tuple[str, ...] = tuple(sorted(BUILDERS))
+PART_NAMES_FILE = "parts.json"
 
 _FORMAT = 1  # to be raised with every change of the shapes
 _MARKER = ".sharedmlp_shapes.json"
 
 
 def write_shapes(
-    root: str | Path, *, train_per_class: int = 60, test_per_class: int = 15, seed: int = 0
+    root: str | Path,
+    *,
+    train_per_class: int = 60,
+    test_per_class: int = 15,
+    seed: int = 0,
+    parts: bool = False,
 ) -> Path:
     """Write the generated meshes, `<root>/<class>/{train,test}/<class>_0001.off`.
 
@@ -39,6 +50,8 @@ def write_shapes(
         train_per_class: Training meshes of each class in `SHAPE_CLASSES`.
         test_per_class: Test meshes of each class.
         seed: Seeds the shapes.
+        parts: Whether to write the part of each face as well, of the classes of
+            `shape_classes.PARTS` alone; the meshes are the same.
 
     Returns:
         The root.
@@ -56,15 +69,16 @@ def write_shapes(
     require_trimesh()
     root = Path(root)
     counts = {"train": train_per_class, "test": test_per_class}
-    settings = {"format": _FORMAT, "seed": seed, **counts}
+    settings = {"format": _FORMAT, "seed": seed, **counts, **({"parts": 1} if parts else {})}
+    class_names = tuple(sorted(PARTS)) if parts else SHAPE_CLASSES
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        _check_written(root, settings)
+        _check_written(root, settings, class_names)
         return root
 
     temporary = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
-        for class_name in SHAPE_CLASSES:
+        for class_name in class_names:
             for split, count in counts.items():
                 folder = temporary / class_name / split
                 folder.mkdir(parents=True)
@@ -73,9 +87,14 @@ def write_shapes(
                 for number in range(first, first + count):
                     name = f"{class_name}_{number:04d}"
                     # Enough digits for the noise, and a third less text than the default.
-                    _make_shape(class_name, seed, f"{split}/{name}").export(
-                        folder / f"{name}.off", digits=6
-                    )
+                    mesh, face_parts = _make_shape(class_name, seed, f"{split}/{name}")
+                    mesh.export(folder / f"{name}.off", digits=6)
+                    if parts:
+                        lines = "\n".join(map(str, face_parts.tolist()))
+                        (folder / f"{name}.seg").write_text(f"{lines}\n", encoding="ascii")
+        if parts:
+            names = {name: PARTS[name] for name in class_names}
+            (temporary / PART_NAMES_FILE).write_text(json.dumps(names), encoding="utf-8")
         (temporary / _MARKER).write_text(json.dumps(settings), encoding="utf-8")
         try:
             if root.exists():
@@ -84,13 +103,15 @@ def write_shapes(
         except OSError:
             if not root.exists():
                 raise
-            _check_written(root, settings)  # another process was first: its copy is as good
+            _check_written(
+                root, settings, class_names
+            )  # another process was first: its copy is as good
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return root
 
 
-def _check_written(root: Path, settings: dict[str, int]) -> None:
+def _check_written(root: Path, settings: dict[str, int], class_names: tuple[str, ...]) -> None:
     """Raise unless the root is a complete tree of these settings."""
     remedy = "delete it or choose another folder"
     marker = root / _MARKER
@@ -99,7 +120,7 @@ def _check_written(root: Path, settings: dict[str, int]) -> None:
     found = json.loads(marker.read_text(encoding="utf-8"))
     if found != settings:
         raise FileExistsError(f"{root} holds shapes made with {found}, not {settings}; {remedy}")
-    for class_name in SHAPE_CLASSES:
+    for class_name in class_names:
         for split in ("train", "test"):
             meshes = len(list((root / class_name / split).glob("*.off")))
             if meshes != settings[split]:
@@ -109,20 +130,23 @@ def _check_written(root: Path, settings: dict[str, int]) -> None:
                 )
 
 
-def _make_shape(class_name: str, seed: int, name: str) -> trimesh.Trimesh:
-    """Build one mesh and disturb it."""
+def _make_shape(class_name: str, seed: int, name: str) -> tuple[trimesh.Trimesh, NDArray[np.int64]]:
+    """Build one mesh and disturb it; return it and the part of each face, -1 without parts."""
     import trimesh
 
     rng = generator_for_name(seed, name)
     parts = BUILDERS[class_name](rng)
+    names = PARTS.get(class_name)
+    numbers = [names.index(part.metadata["part"]) if names else -1 for part in parts]
     finer = rng.random(len(parts)) < 0.3
-    mesh = trimesh.util.concatenate(
-        [part.subdivide() if fine else part for part, fine in zip(parts, finer, strict=True)]
-    )
+    parts = [part.subdivide() if fine else part for part, fine in zip(parts, finer, strict=True)]
+    face_parts = np.repeat(numbers, [len(part.faces) for part in parts])
+    mesh = trimesh.util.concatenate(parts)
     assert isinstance(mesh, trimesh.Trimesh)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     if rng.random() < 0.3:  # holes
-        faces = faces[rng.random(len(faces)) > rng.uniform(0, 0.15)]
+        kept = rng.random(len(faces)) > rng.uniform(0, 0.15)
+        faces, face_parts = faces[kept], face_parts[kept]
     vertices = vertices * rng.uniform(0.85, 1.15, size=3)
     size = np.linalg.norm(np.ptp(vertices, axis=0))
     vertices = vertices + rng.normal(scale=rng.uniform(0, 0.006) * size, size=vertices.shape)
@@ -130,4 +154,5 @@ def _make_shape(class_name: str, seed: int, name: str) -> trimesh.Trimesh:
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     vertices[:, :2] = vertices[:, :2] @ turn
     # Objects come in any unit.
-    return trimesh.Trimesh(vertices * 10 ** rng.uniform(-1, 2), faces, process=False)
+    mesh = trimesh.Trimesh(vertices * 10 ** rng.uniform(-1, 2), faces, process=False)
+    return mesh, face_parts

@@ -1,9 +1,10 @@
 """Augmentations of whole batches.
 
-Each is a callable `transform(points, generator)` on points (B, N, C) with x, y, z first and, if
-C is 6 or more, the normal in columns 3 to 5. It returns a new tensor and never writes into the
-one it got. Random numbers are drawn on the device of the generator and then moved to the points, so
-that a CPU generator gives the same augmentation on every device.
+Each is a callable `transform(points, generator)` on points (B, N, C) with x, y, z first and then
+the features, which are normals in columns 3 to 5 if nothing else is said and C is 6 or more. What
+follows them, such as a label of each point, goes with its point. It returns a new tensor and never
+writes into the one it got. Random numbers are drawn on the device of the generator and then moved
+to the points, so that a CPU generator gives the same augmentation on every device.
 """
 
 import math
@@ -63,16 +64,17 @@ class RandomRotation:
 
     Args:
         up_axis: "x", "y" or "z"; ModelNet's meshes are z-up, the HDF5 sets often y-up.
+        features: What the columns after the coordinates are (`read_cloud`); only normals turn.
     """
 
-    def __init__(self, up_axis: str = "z") -> None:
-        self.up = _axis_index(up_axis)
+    def __init__(self, up_axis: str = "z", features: Sequence[str] = ("normals",)) -> None:
+        self.up, self.features = _axis_index(up_axis), tuple(features)
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         angles = 2 * math.pi * _uniform((len(points),), generator, points)
-        return rotate_about_up(points, angles, "xyz"[self.up])
+        return rotate_about_up(points, angles, "xyz"[self.up], self.features)
 
 
 class RandomJitter:
@@ -104,24 +106,34 @@ class RandomScale:
         low: The smallest factor, above 0.
         high: The largest factor.
         anisotropic: Draw a factor for each axis instead of one for all.
+        features: What the columns after the coordinates are (`read_cloud`); only normals turn.
     """
 
-    def __init__(self, low: float = 2 / 3, high: float = 3 / 2, anisotropic: bool = True) -> None:
+    def __init__(
+        self,
+        low: float = 2 / 3,
+        high: float = 3 / 2,
+        anisotropic: bool = True,
+        features: Sequence[str] = ("normals",),
+    ) -> None:
         if not 0 < low <= high < math.inf:
             raise ValueError(f"expected 0 < low <= high, got low={low} and high={high}")
         self.low, self.high, self.anisotropic = low, high, anisotropic
+        self.features = tuple(features)
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         shape = (len(points), 1, 3 if self.anisotropic else 1)
         factors = self.low + (self.high - self.low) * _uniform(shape, generator, points)
-        parts = [points[..., :3] * factors, points[..., 3:]]
-        if points.shape[-1] >= 6:
+        scaled = torch.cat([points[..., :3] * factors, points[..., 3:]], dim=-1)
+        for start in vector_columns(points.shape[-1], self.features)[1:]:
             # A normal goes with the inverse transpose of the map.
-            normals = torch.nn.functional.normalize(points[..., 3:6] / factors, dim=-1)
-            parts[1:] = [normals, points[..., 6:]]
-        return torch.cat(parts, dim=-1)
+            normals = torch.nn.functional.normalize(
+                points[..., start : start + 3] / factors, dim=-1
+            )
+            scaled[..., start : start + 3] = normals
+        return scaled
 
 
 class RandomFlip:
@@ -129,19 +141,19 @@ class RandomFlip:
 
     Args:
         axis: "x", "y" or "z": the one from left to right in aligned data, x in ModelNet10 and 40.
+        features: What the columns after the coordinates are (`read_cloud`); only normals flip.
     """
 
-    def __init__(self, axis: str = "x") -> None:
-        self.axis = _axis_index(axis)
+    def __init__(self, axis: str = "x", features: Sequence[str] = ("normals",)) -> None:
+        self.axis, self.features = _axis_index(axis), tuple(features)
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Return transformed points (B, N, C) of points (B, N, C)."""
         _check_points(points)
         signs = points.new_ones(len(points), 1, points.shape[-1])
         flipped = 1 - 2 * (_uniform((len(points),), generator, points) < 0.5).to(points.dtype)
-        signs[:, 0, self.axis] = flipped
-        if points.shape[-1] >= 6:
-            signs[:, 0, 3 + self.axis] = flipped
+        for start in vector_columns(points.shape[-1], self.features):
+            signs[:, 0, start + self.axis] = flipped
         return points * signs
 
 

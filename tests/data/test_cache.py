@@ -43,7 +43,7 @@ def flip(path, position):
     content[position] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    cache._checksum_points.cache_clear()  # as in another process
+    cache._checksum_file.cache_clear()  # as in another process
 
 
 @pytest.mark.parametrize("position", [-1, 1000, 10, 70])  # the last two in NumPy's header
@@ -67,10 +67,10 @@ def test_a_flipped_bit_in_the_index_means_another_build(tree, text, caplog):
 
 def test_a_process_reads_a_cache_for_its_checksum_once(tree):
     prepare(tree)
-    before = cache._checksum_points.cache_info().misses
+    before = cache._checksum_file.cache_info().misses
     for _ in range(3):
         prepare(tree)
-    assert cache._checksum_points.cache_info().misses == before
+    assert cache._checksum_file.cache_info().misses == before
 
 
 def test_a_cache_of_another_version_is_left_alone(tree, monkeypatch, caplog):

@@ -1,4 +1,5 @@
-from typing import Any, Literal
+from typing from functools import partial
+import Any, Literal
 
 import numpy as np
 import pytest
@@ -103,21 +104,21 @@ def test_an_interrupted_call_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_loser_of_a_race_takes_only_the_same_shapes(tmp_path, monkeypatch, seed):
-    root, counts = tmp_path / "shapes", {"train_per_class": 1, "test_per_class": 1}
+    root, write = tmp_path / "shapes", partial(write_shapes, train_per_class=1, test_per_class=1)
 
     def overtaken(*args):
         monkeypatch.setattr(shapes, "_make_shape", original)
         if not root.exists():
-            write_shapes(root, **counts, seed=seed)
+            write(root, seed=seed)
         return original(*args)
 
     original = shapes._make_shape
     monkeypatch.setattr(shapes, "_make_shape", overtaken)
     if seed == 0:
-        assert write_shapes(root, **counts) == root
+        assert write(root) == root
     else:
         with pytest.raises(FileExistsError, match="'seed': 1"):
-            write_shapes(root, **counts)
+            write(root)
     assert list(tmp_path.iterdir()) == [root]
 
 
@@ -130,7 +131,7 @@ def test_no_meshes_is_an_error(tmp_path):
 def test_every_draw_of_a_class_is_a_mesh(name, tmp_path):
     for number in range(15):
         path = tmp_path / f"{number}.off"
-        shapes._make_shape(name, 0, f"draw {number}").export(path, digits=6)
+        shapes._make_shape(name, 0, f"draw {number}")[0].export(path, digits=6)
         try:
             mesh = read_mesh(path)
         except MeshReadError as error:

@@ -23,6 +23,9 @@ from sharedmlp.data.sampling import draw_surface
 FEATURE_CHANNELS = {"normals": 3, "colors": 3, "intensity": 1}
 """What `read_cloud` gives beside the coordinates, and how many channels it takes."""
 
+POINT_CHANNELS = {**FEATURE_CHANNELS, "position": 3}
+"""The same, and the position of a point within the scene that its block was cut from."""
+
 _AXES = ("x", "y", "z")
 
 
@@ -113,7 +116,7 @@ def read_cloud(
         return draw_surface(make_mesh(path, arrays), num_points, seed=rng, normals=bool(features))
     cloud = _check_cloud(path, arrays, columns)
     points = np.concatenate(
-        [cloud.points, *(_take_feature(path, cloud, name) for name in features)], axis=1
+        [cloud.points, *(take_feature(path, cloud, name) for name in features)], axis=1
     )
     if num_points < len(points):
         # In the order of the file, as the subsets of a data set are.
@@ -171,7 +174,7 @@ def _check_cloud(
     return arrays
 
 
-def _take_feature(path: Path, cloud: PointCloud, name: str) -> NDArray[np.float64]:
+def take_feature(path: Path, cloud: PointCloud, name: str) -> NDArray[np.float64]:
     """Return a feature (N, channels) of a cloud, or raise a `MeshReadError` if it is missing."""
     values: NDArray[np.float64] | None = getattr(cloud, name)
     if values is None:
@@ -229,5 +232,16 @@ def vector_columns(channels: int, features: Sequence[str]) -> list[int]:
     for name in features:
         if name == "normals" and channels >= start + 3:
             starts.append(start)
-        start += FEATURE_CHANNELS[name]
+        start += POINT_CHANNELS[name]
     return starts
+
+
+def feature_columns(name: str, features: Sequence[str]) -> slice:
+    """Return which columns of points a feature takes.
+
+    Args:
+        name: The feature, one of `features`.
+        features: What the columns after the coordinates are, of `POINT_CHANNELS`.
+    """
+    start = 3 + sum(POINT_CHANNELS[before] for before in features[: features.index(name)])
+    return slice(start, start + POINT_CHANNELS[name])

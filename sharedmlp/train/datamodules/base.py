@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sharedmlp.data import (
     FEATURE_CHANNELS,
+    POINT_CHANNELS,
     Compose,
     DataError,
     MissingDataError,
     PointCloudDataset,
     PointCloudStore,
-    RandomFlip,
-    RandomJitter,
-    RandomPointDropout,
-    RandomRotation,
     RandomScale,
-    RandomTranslation,
     identity_collate,
     stratified_split,
 )
 from sharedmlp.train.callbacks.stop_on_signal import ignore_interrupts
+from sharedmlp.train.datamodules.augmentation import AugmentationOptions, augment_batch
 from sharedmlp.train.datamodules.matching import seem_normalized
 from sharedmlp.train.lightning_internals import (
     next_epoch,
@@ -42,11 +42,11 @@ from sharedmlp.train.loaders import (
 from sharedmlp.utils.ranges import check_range
 from sharedmlp.utils.seeds import derive_seed
 
-# The clouds of a batch: "points" (B, N, C), "label" and "index" (B,); "copies" is a list of further
-# points (B, N, C) to vote on in a test.
+# The clouds of a batch: "points" (B, N, C), "label" (B,), or (B, N) of points, "index" (B,), and
+# "category" (B,) if there are some; "copies" is a list of further points (B, N, C) to vote on in a
+# test.
 Batch = dict[str, Any]
 Split = Literal["train", "val", "test"]
-_VOTE_SCALE = RandomScale(0.8, 1.25, anisotropic=True)
 
 
 class PointCloudDataModule(pl.LightningDataModule):
@@ -124,20 +124,10 @@ class PointCloudDataModule(pl.LightningDataModule):
         self.multiprocessing_context = multiprocessing_context
         self.up_axis = up_axis
         self.preprocessing: dict[str, Any] = {"num_points": num_points, "up_axis": up_axis}
-        transforms: list[Any] = []
-        if point_dropout:
-            transforms.append(RandomPointDropout(point_dropout))
-        if rotate:
-            transforms.append(RandomRotation(up_axis))
-        if mirror:
-            transforms.append(RandomFlip(mirror))
-        if (scale_low, scale_high) != (1.0, 1.0):
-            transforms.append(RandomScale(scale_low, scale_high, anisotropic=True))
-        if translate:
-            transforms.append(RandomTranslation(translate))
-        if jitter:
-            transforms.append(RandomJitter(jitter, clip=5 * jitter))
-        self.augmentation = Compose(transforms)
+        self._augmentation = AugmentationOptions(
+            rotate, up_axis, jitter, scale_low, scale_high, mirror, translate, point_dropout
+        )
+        self._augmentation.compose(())  # raises if a number is out of range
         self.test_votes = test_votes
         self.datasets: dict[str, PointCloudDataset] = {}
 
@@ -163,7 +153,12 @@ class PointCloudDataModule(pl.LightningDataModule):
     @property
     def in_channels(self) -> int:
         """The number of channels of a point: its coordinates and features."""
-        return 3 + sum(FEATURE_CHANNELS[name] for name in self.features)
+        return 3 + sum(POINT_CHANNELS[name] for name in self.features)
+
+    @cached_property
+    def augmentation(self) -> Compose:
+        """What training applies to the points of a batch."""
+        return self._augmentation.compose(self.features)
 
     def has_split(self, split: Split) -> bool:
         """Return whether the data has a split, without reading it."""
@@ -206,7 +201,7 @@ class PointCloudDataModule(pl.LightningDataModule):
             train, val = None, None
             val_pool = self._open("val")
         else:
-            train, val = stratified_split(pool.labels, self.val_fraction, self.seed)
+            train, val = self.split_training(pool)
             val_pool = pool
             if len(val) == 0:
                 raise DataError(
@@ -218,6 +213,10 @@ class PointCloudDataModule(pl.LightningDataModule):
             self.preprocessing |= {"center": "mean", "scale": "unit sphere"}
         self.datasets["train"] = self._dataset(pool, train, resample=True)
         self.datasets["val"] = self._dataset(val_pool, val, resample=False)
+
+    def split_training(self, pool: PointCloudStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return which clouds of the training split are trained on, and which validate."""
+        return stratified_split(pool.labels, self.val_fraction, self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Load shuffled training clouds; with `overfit_batches`, the same ones every epoch."""
@@ -267,16 +266,17 @@ class PointCloudDataModule(pl.LightningDataModule):
             generator = torch.Generator().manual_seed(
                 derive_seed(run_seed(), epoch, *batch["index"].tolist())
             )
-            return {**batch, "points": self.augmentation(batch["points"], generator)}
+            return augment_batch(batch, self.augmentation, generator)
         if trainer is not None and trainer.testing:
             return {**batch, "copies": [self._copy(batch, n) for n in range(1, self.test_votes)]}
         return batch
 
     def _copy(self, batch: Batch, number: int) -> Tensor:
-        indices = batch["index"].tolist()
-        points = self.datasets["test"].draw(indices, number).to(batch["points"])
+        indices, points = batch["index"].tolist(), batch["points"]
+        if batch["label"].ndim == 1:  # labelled points keep their answers: they are not drawn anew
+            points = self.datasets["test"].draw(indices, number).to(points)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number, *indices))
-        return _VOTE_SCALE(points, generator)
+        return RandomScale(0.8, 1.25, features=self.features)(points, generator)
 
     def _open(self, split: Split) -> PointCloudStore:
         self.check_splits(split)
