@@ -108,7 +108,7 @@ def test_the_walk_line_by_line(monkeypatch, capsys):
     (predictions,) = Path("runs").rglob("predictions.csv")
     assert str(predictions) in predict
     assert len(predictions.read_text().splitlines()) == 1 + 12
-    assert [row.split(":")[0] for row in resumed.splitlines() if row.startswith("epoch")] == [
+    assert [row.split(":")[0] for row in resumed.splitlines() if ": train loss" in row] == [
         "epoch  3/3"
     ]
     last = Path("runs/resumed/version_0/checkpoints/last.ckpt")
