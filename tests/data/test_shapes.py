@@ -1,5 +1,5 @@
-from typing from functools import partial
-import Any, Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import pytest
