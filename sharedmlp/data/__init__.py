@@ -39,6 +39,7 @@ from sharedmlp.data.part_meshes import (
     read_part_classes,
 )
 from sharedmlp.data.preprocessing import file_up_axis, match_preprocessing
+from sharedmlp.data.s3dis import S3DIS_CLASSES, find_areas, prepare_s3dis
 from sharedmlp.data.sampling import are_normalized, normalize_points, sample_points
 from sharedmlp.data.shapenetpart import SHAPENETPART, has_shapenetpart_split, prepare_shapenetpart
 from sharedmlp.data.shapes import SHAPE_CLASSES, write_shapes
@@ -60,6 +61,7 @@ __all__ = [
     "IGNORED_LABEL",
     "MODELNETS",
     "POINT_CHANNELS",
+    "S3DIS_CLASSES",
     "SHAPENETPART",
     "SHAPE_CLASSES",
     "SPLITS",
@@ -88,6 +90,7 @@ __all__ = [
     "check_classes",
     "fetch_modelnet",
     "file_up_axis",
+    "find_areas",
     "find_class_names",
     "find_cloud_files",
     "find_labelled_clouds",
@@ -106,6 +109,7 @@ __all__ = [
     "prepare_mesh_tree",
     "prepare_modelnet40_normals",
     "prepare_part_meshes",
+    "prepare_s3dis",
     "prepare_shapenetpart",
     "read_cloud",
     "read_hdf5",

@@ -248,18 +248,28 @@ def _sample(
             note = f"{len(values)} points, of which some are repeated to make {options.pool_size}"
         return SampledFile(normalize_points(values[chosen]), note, point_labels=labels[chosen])
     try:
-        return _cut(values, labels, options, rng)
+        return cut_scene(values, labels, options, rng)
     except ValueError as error:
         return failed_file(path, str(error))
 
 
-def _cut(
+def cut_scene(
     values: NDArray[np.float64],
     labels: NDArray[np.int64],
     options: LabelledCloudOptions,
     rng: np.random.Generator,
 ) -> SampledFile:
-    """Return the blocks of a scene."""
+    """Return the blocks of a scene, each with its points in place (`place_in_block`).
+
+    Args:
+        values: (N, C) of the scene: x, y, z and the features.
+        labels: (N,).
+        options: How it is cut; with `block_size`.
+        rng: Draws the points of each block.
+
+    Raises:
+        ValueError: As `cut_blocks`.
+    """
     assert options.block_size is not None
     scene = values[:, :3]
     floor = float(scene[:, "xyz".index(options.up_axis)].min())
