@@ -155,7 +155,7 @@ class _Format:
 
     suffix: str
     write: Callable[[PointCloudModel, Path], None]
-    open: Callable[[Path], Callable[[Tensor], Tensor]]
+    open: Callable[[Path], Callable[..., Tensor]]
 
 
 def _write_onnx(model: PointCloudModel, path: Path) -> None:
@@ -163,9 +163,9 @@ def _write_onnx(model: PointCloudModel, path: Path) -> None:
     axes = {0: "batch", 1: "points"}
     onnx: Any = torch.onnx.export(
         _trace(model),
-        input_names=["points"],
+        input_names=["points", "categories"][: 2 if _num_categories(model) else 1],
         output_names=["logits"],
-        dynamic_shapes=(axes,),  # the program has these already, here they are named
+        dynamic_shapes=_shapes(model, axes),  # the program has these already, here they are named
         verbose=False,
     )
     for name, value in model.metadata.items():
@@ -173,9 +173,15 @@ def _write_onnx(model: PointCloudModel, path: Path) -> None:
     onnx.save(path, external_data=False)
 
 
-def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+def _open_onnx(path: Path) -> Callable[..., Tensor]:
     session = _import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda points: torch.from_numpy(session.run(["logits"], {"points": points.numpy()})[0])
+
+    def run(*inputs: Tensor) -> Tensor:
+        names = [entry.name for entry in session.get_inputs()]
+        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(["logits"], feed)[0])
+
+    return run
 
 
 def _write_torch_export(model: PointCloudModel, path: Path) -> None:
@@ -184,12 +190,12 @@ def _write_torch_export(model: PointCloudModel, path: Path) -> None:
         torch.export.save(_trace(model), file, extra_files={"metadata.json": metadata})
 
 
-def _open_torch_export(path: Path) -> Callable[[Tensor], Tensor]:
+def _open_torch_export(path: Path) -> Callable[..., Tensor]:
     with path.open("rb") as file:
-        return cast("Callable[[Tensor], Tensor]", torch.export.load(file).module())
+        return cast("Callable[..., Tensor]", torch.export.load(file).module())
 
 
-def _open_safetensors(path: Path) -> Callable[[Tensor], Tensor]:
+def _open_safetensors(path: Path) -> Callable[..., Tensor]:
     return load_safetensors(path, search_precision="float32")
 
 
@@ -205,10 +211,27 @@ def _trace(model: PointCloudModel) -> torch.export.ExportedProgram:
     weight = next(model.parameters())
     points = torch.zeros(2, 8, model.in_channels, dtype=weight.dtype)  # neither 0 nor 1: constants
     axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("points", min=1)}
-    return torch.export.export(model, (points,), dynamic_shapes=(axes,))
+    inputs = _inputs(model, points)
+    return torch.export.export(model, inputs, dynamic_shapes=_shapes(model, axes))
 
 
-def _compare(model: PointCloudModel, other: Callable[[Tensor], Tensor]) -> Parity:
+def _num_categories(model: PointCloudModel) -> int:
+    """Return how many categories of shapes a network is told; 0 for none."""
+    return int(model.architecture.get("num_categories", 0))
+
+
+def _inputs(model: PointCloudModel, points: Tensor) -> tuple[Tensor, ...]:
+    """Return what a network is called with for points: with categories, if it is told them."""
+    count = _num_categories(model)
+    return (points, torch.arange(len(points)) % count) if count else (points,)
+
+
+def _shapes(model: PointCloudModel, axes: dict[int, Any]) -> tuple[dict[int, Any], ...]:
+    """Return the dynamic axes of each input, of those of the points."""
+    return (axes, {0: axes[0]}) if _num_categories(model) else (axes,)
+
+
+def _compare(model: PointCloudModel, other: Callable[..., Tensor]) -> Parity:
     generator = torch.Generator().manual_seed(0)
     dtype = next(model.parameters()).dtype
     differences, equal = [], []
@@ -216,11 +239,12 @@ def _compare(model: PointCloudModel, other: Callable[[Tensor], Tensor]) -> Parit
         # The normal distribution has points inside the unit sphere and outside.
         shape = (batch, num_points, model.in_channels)
         points = torch.randn(shape, generator=generator, dtype=dtype) / 2
-        logits, others = model(points), other(points)
+        inputs = _inputs(model, points)
+        logits, others = model(*inputs), other(*inputs)
         differences.append((logits - others).abs().max() / logits.abs().max())
-        equal.append(logits.argmax(1) == others.argmax(1))
-    same = torch.cat(equal)
-    return Parity(torch.stack(differences).max().item(), same.double().mean().item(), len(same))
+        equal.append((logits.argmax(-1) == others.argmax(-1)).flatten())
+    same, clouds = torch.cat(equal), sum(batch for batch, _ in _SHAPES)
+    return Parity(torch.stack(differences).max().item(), same.double().mean().item(), clouds)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from sharedmlp import create_model
 from sharedmlp.__main__ import main
 from sharedmlp.data import DataError
+from sharedmlp.export import export_model
 from sharedmlp.models import load_pretrained, load_trained, save_safetensors
 from sharedmlp.train import SegmentationTask
 from tests.environment import own_environment
@@ -187,6 +188,7 @@ def test_its_checkpoint_and_what_is_exported_of_it_is_the_network(parts, tmp_pat
     assert again.metadata == model.metadata
     with torch.no_grad():
         assert_close(again(*inputs), model(*inputs), kind="fused")
+    assert export_model(model, tmp_path / "b.safetensors", "safetensors").max_difference < 1e-5
 
 
 CLASSIFIERS: dict[str, dict[str, Any]] = {
