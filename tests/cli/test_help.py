@@ -14,16 +14,28 @@ from sharedmlp.cli.fit_help import _TRAINER
 from sharedmlp.train import (
     ClassificationTask,
     HDF5DataModule,
+    LabelledCloudsDataModule,
     MeshTreeDataModule,
     ModelNet40NormalsDataModule,
+    PartMeshDataModule,
+    PartShapesDataModule,
+    S3DISDataModule,
+    SegmentationDataModule,
+    ShapeNetPartDataModule,
     ShapesDataModule,
 )
 
 CLASSES = [
     ClassificationTask,
     HDF5DataModule,
+    LabelledCloudsDataModule,
     MeshTreeDataModule,
     ModelNet40NormalsDataModule,
+    PartMeshDataModule,
+    PartShapesDataModule,
+    S3DISDataModule,
+    SegmentationDataModule,
+    ShapeNetPartDataModule,
     ShapesDataModule,
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from sharedmlp.data import (
-    IGNORED_LABEL,
     LabelledCloudOptions,
     PointCloudStore,
     find_labelled_clouds,
@@ -45,7 +44,7 @@ class LabelledCloudsDataModule(SegmentationDataModule):
         pool_size: int = 4096,
         features: str | list[str] | None = None,
         columns: list[str] | None = None,
-        ignored_label: int = IGNORED_LABEL,
+        ignored_label: int = -1,
         classes: list[str] | None = None,
         block_size: float | None = None,
         block_stride: float | None = None,
