@@ -67,7 +67,7 @@ def test_options_read_from_source_are_those_of_the_class(cls):
 
 def test_all_classes_are_known():
     assert known_sources("PointCloudDataModule") == sorted(c.__name__ for c in CLASSES[1:])
-    assert known_sources("BaseTask") == ["ClassificationTask"]
+    assert known_sources("BaseTask") == ["ClassificationTask", "SegmentationTask"]
 
 
 def test_help_has_the_values_of_the_configuration_and_of_what_is_typed(tmp_path, capsys):
