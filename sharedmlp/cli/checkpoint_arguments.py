@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,8 @@ from sharedmlp.train.lightning_internals import ExtensibleCLI, read_hyperparamet
 DEFAULT_CLASS_PATH = "sharedmlp.train.ClassificationTask"
 # Properties of the data module that are arguments of a task.
 FROM_DATA = ("class_names", "in_channels")
-# Likewise, of data whose shapes have categories: the argument, and what the property may be called.
-_CATEGORIES = {
-    "category_names": ("category_names", "categories"),
-    "parts_of_category": ("parts_of_category",),
-}
+# Likewise, of data whose shapes have categories.
+_CATEGORIES = ("category_names", "parts_of_category")
 
 
 def link_categories(parser: LightningArgumentParser) -> None:
@@ -29,18 +26,18 @@ def link_categories(parser: LightningArgumentParser) -> None:
     Args:
         parser: That of a command.
     """
-    for name, properties in _CATEGORIES.items():
+    for name in _CATEGORIES:
         parser.link_arguments(
             "data",
             f"model.init_args.{name}",
-            partial(_read_property, properties),
+            partial(_read_property, name),
             apply_on="instantiate",
         )
 
 
-def _read_property(names: Sequence[str], data: object) -> Any:
-    """Return the first of these properties that the data has; None if it has none of them."""
-    return next((getattr(data, name) for name in names if hasattr(data, name)), None)
+def _read_property(name: str, data: object) -> Any:
+    """Return a property of the data; None if it has none of this name."""
+    return getattr(data, name, None)
 
 
 def merge_checkpoint(cli: ExtensibleCLI, typed: TypedModelArguments) -> None:

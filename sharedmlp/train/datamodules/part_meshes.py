@@ -48,7 +48,7 @@ class PartMeshDataModule(SegmentationDataModule):
         return list(self.part_classes.class_names)
 
     @property
-    def categories(self) -> list[str]:
+    def category_names(self) -> list[str]:
         """The names of the categories in the order of their numbers."""
         return list(self.part_classes.categories)
 

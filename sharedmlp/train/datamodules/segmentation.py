@@ -62,7 +62,7 @@ class SegmentationDataModule(PointCloudDataModule):
         )
 
     @property
-    def categories(self) -> list[str]:
+    def category_names(self) -> list[str]:
         """The names of the categories of the clouds in the order of their numbers; [] if none."""
         return []
 

@@ -43,7 +43,7 @@ class ShapeNetPartDataModule(SegmentationDataModule):
         return list(SHAPENETPART.class_names)
 
     @property
-    def categories(self) -> list[str]:
+    def category_names(self) -> list[str]:
         """The names of the 16 categories."""
         return list(SHAPENETPART.categories)
 

@@ -89,7 +89,7 @@ def test_colors_can_be_changed_if_there_are_some():
 def test_the_generated_shapes_know_their_parts(tmp_path):
     write_shapes(tmp_path / "shapes", train_per_class=4, test_per_class=1, parts=True)
     data = PartShapesDataModule(str(tmp_path / "shapes"), pool_size=64, num_points=32, batch_size=9)
-    names, categories = data.class_names, data.categories
+    names, categories = data.class_names, data.category_names
     assert [names[labels[0]].split(" ")[0] for labels in data.parts_of_category] == categories
     data.setup("fit")
     assert len(data.datasets["val"]) == len(categories)  # one of each
