@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -48,8 +49,20 @@ class OneLineParser(LightningArgumentParser):
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the error that a constructor raised, out of jsonargparse's wrappers."""
-    return list(_causes(error))[-1] if _UNION in str(error) else error
+    """Return the error that a constructor raised, out of jsonargparse's wrappers.
+
+    Not what that was raised from: its own words are the ones that explain it.
+    """
+    if _UNION not in str(error):
+        return error
+    causes = list(_causes(error))
+    return next((cause for cause in causes if not _is_of_the_parser(cause)), causes[-1])
+
+
+def _is_of_the_parser(error: BaseException) -> bool:
+    """Return whether jsonargparse itself raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("jsonargparse")
 
 
 def explain(

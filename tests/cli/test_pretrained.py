@@ -160,7 +160,8 @@ def test_weights_are_tested_under_either_option(inside, monkeypatch, named, caps
     assert f"evaluating {name}: a pointnet_vanilla, which chooses only among 3 of" in told
     assert "(Box = box)" in told
     assert name in next(line for line in printed.splitlines() if line.startswith("checkpoint"))
-    report = json.loads(next(Path().rglob("test_metrics.json")).read_text())
+    newest = max(Path().rglob("test_metrics.json"), key=lambda path: path.stat().st_mtime_ns)
+    report = json.loads(newest.read_text())
     assert sum(map(sum, report["confusion"])) == 9
     assert report["checkpoint"] == name
 
