@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import distributed, nn
+from torch import nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
@@ -18,6 +16,7 @@ from sharedmlp.train.calibration import ValidationCalibration, describe_training
 from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.metrics import MeanClassAccuracy
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
+from sharedmlp.train.tasks.evaluation import average_votes, gather_items
 from sharedmlp.train.tasks.starting_network import StartingNetwork, make_network
 from sharedmlp.utils.ranges import check_range
 
@@ -201,8 +200,7 @@ class ClassificationTask(BaseTask):
         If the batch has copies, their probabilities are averaged.
         """
         clouds = [batch["points"], *batch.get("copies", [])]
-        votes = torch.stack([self(points).log_softmax(dim=1) for points in clouds])
-        logits = votes.logsumexp(0) - math.log(len(clouds))
+        logits = average_votes([self(points) for points in clouds])
         self.log_evaluation("test", logits, batch)
         self.test_confusion.update(logits, batch["label"])
         probabilities = calibrated_probabilities(logits, getattr(self.model, "metadata", {}))
@@ -219,9 +217,7 @@ class ClassificationTask(BaseTask):
     def on_test_epoch_end(self) -> None:
         """Collect the mistakes of all processes, in the order of the data set."""
         if self.trainer.world_size > 1:
-            parts: list[Any] = [None] * self.trainer.world_size
-            distributed.all_gather_object(parts, self.test_mistakes)
-            self.test_mistakes = sorted(mistake for part in parts for mistake in part)
+            self.test_mistakes = sorted(gather_items(self.trainer, self.test_mistakes))
 
     def report_test(self, folder: Path | None, ckpt_path: str | None) -> dict[str, Path]:
         """Print a table of the classes, and write it, the metrics and pictures of mistakes."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from sharedmlp.data import DataError
@@ -20,6 +17,8 @@ from sharedmlp.train.lightning_internals import attached_datamodule
 from sharedmlp.train.losses import PointCrossEntropy
 from sharedmlp.train.metrics import PointConfusion, PointScore, ShapeMeanIoU
 from sharedmlp.train.tasks.base import BaseTask, Batch, Stage
+from sharedmlp.train.tasks.evaluation import average_votes, gather_items
+from sharedmlp.train.tasks.segmentation_checks import check_class_weights, check_parts
 from sharedmlp.train.tasks.starting_network import StartingNetwork
 from sharedmlp.train.tasks.starting_segmenter import make_segmenter
 from sharedmlp.utils.ranges import check_range
@@ -122,8 +121,8 @@ class SegmentationTask(BaseTask):
         backbone_lr_factor: float = 1.0,
     ) -> None:
         check_range(0, 1, label_smoothing=label_smoothing)
-        _check_weights(class_weights, class_names)
-        _check_parts(class_names, category_names, parts_of_category)
+        check_class_weights(class_weights, class_names)
+        check_parts(class_names, category_names, parts_of_category)
         super().__init__(
             optimizer=optimizer,
             learning_rate=learning_rate,
@@ -219,8 +218,7 @@ class SegmentationTask(BaseTask):
         """
         clouds = [batch["points"], *batch.get("copies", [])]
         inputs = [self.network_inputs({**batch, "points": points}) for points in clouds]
-        votes = torch.stack([self(*some).log_softmax(dim=-1) for some in inputs])
-        logits = votes.logsumexp(0) - math.log(len(clouds))
+        logits = average_votes([self(*some) for some in inputs])
         self.log_evaluation("test", logits, batch)
         predictions, labels, categories = self.metric_inputs(logits, batch)
         self.test_confusion.update(predictions, labels)
@@ -231,9 +229,7 @@ class SegmentationTask(BaseTask):
     def on_test_epoch_end(self) -> None:
         """Collect the worst clouds of all processes."""
         if self.trainer.world_size > 1:
-            parts: list[Any] = [None] * self.trainer.world_size
-            distributed.all_gather_object(parts, self.worst_clouds.clouds)
-            self.worst_clouds.merge([cloud for part in parts for cloud in part])
+            self.worst_clouds.merge(gather_items(self.trainer, self.worst_clouds.clouds))
 
     def report_test(self, folder: Path | None, ckpt_path: str | None) -> dict[str, Path]:
         """Print a table of the classes, and write it, the metrics and pictures of the worst."""
@@ -303,45 +299,3 @@ class SegmentationTask(BaseTask):
         logits = self(*self.network_inputs(batch))
         predictions, labels, _ = self.metric_inputs(logits, batch)
         return {"index": batch["index"], "label": labels, "prediction": predictions}
-
-
-def _check_weights(class_weights: Sequence[float] | None, class_names: Sequence[str]) -> None:
-    """Check that there is a weight for each class.
-
-    Raises:
-        ValueError: If not, or one is negative or not finite.
-    """
-    if class_weights is None:
-        return
-    if len(class_weights) != len(class_names):
-        raise ValueError(
-            f"class_weights has a weight for each of the {len(class_names)} classes, got "
-            f"{len(class_weights)}"
-        )
-    for weight in class_weights:
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"class_weights are finite numbers of at least 0, got {weight}")
-
-
-def _check_parts(
-    class_names: Sequence[str],
-    category_names: Sequence[str] | None,
-    parts_of_category: Sequence[Sequence[int]] | None,
-) -> None:
-    """Check that every category has a name and parts among the classes.
-
-    Raises:
-        ValueError: If not.
-    """
-    names, parts = category_names or [], parts_of_category or []
-    if len(names) != len(parts):
-        raise ValueError(
-            f"category_names and parts_of_category are of the same categories, got {len(names)} "
-            f"and {len(parts)}"
-        )
-    for name, some in zip(names, parts, strict=True):
-        if not some or not all(0 <= part < len(class_names) for part in some):
-            raise ValueError(
-                f"the parts of the category {name!r} are one or more classes from 0 to "
-                f"{len(class_names) - 1}, got {list(some)}"
-            )
